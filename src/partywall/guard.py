@@ -1,0 +1,275 @@
+"""The ORM guard: a session that belongs to one tenant for life.
+
+Every statement it sends is filtered by that tenant, every row it writes is stamped with it or refused, and the running
+context must name the same tenant each time. What the guard cannot prove to be scoped (text, Core tables, bulk writes
+that skip the unit of work, the raw connection) it refuses; a reviewed statement says why and carries the tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection, event
+from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import (
+    ORMExecuteState,
+    Session,
+    SessionTransaction,
+    UOWTransaction,
+    attributes,
+    with_loader_criteria,
+)
+from sqlalchemy.orm.context import FromStatement
+from sqlalchemy.sql import Executable
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import ClauseElement, ColumnClause, TextClause
+from sqlalchemy.sql.selectable import AliasedReturnsRows, ScalarSelect, Select, SelectBase, TableClause, TextualSelect
+from sqlalchemy.sql.visitors import HasTraverseInternals
+
+from partywall.context import Tenant, current_tenant, get_tenant_id
+from partywall.errors import GuardRefusal, TenantMismatch
+from partywall.rls import set_tenant_sql
+from partywall.tables import TENANT_COLUMN, TenantScoped
+
+_REVIEWED = "partywall_reviewed"
+# SQLAlchemy writes these two itself, for EXISTS and count.
+_HARMLESS_LITERALS = frozenset({"*", "1"})
+_TEXT = (
+    "text SQL cannot be proven to be scoped; write it with mapped classes, or pass it through "
+    "partywall.reviewed(statement, reason=...) with a tenant_id parameter"
+)
+_E = TypeVar("_E", bound=Executable)
+
+
+def reviewed(statement: _E, *, reason: str) -> _E:
+    """Return a statement the guard lets through although it cannot prove its scope.
+
+    The statement must carry a parameter named `tenant_id`, and it must equal the session's tenant; the database policy
+    still applies.  reason: why it is safe, at least ten characters.  Raises ValueError without one.
+    """
+    if len(reason.strip()) < 10:
+        raise ValueError("a reviewed statement needs a reason of at least ten characters")
+    return statement.execution_options(**{_REVIEWED: reason})
+
+
+class TenantSession(Session):
+    """A SQLAlchemy session bound to one tenant when it is made; it never serves another.
+
+    tenant: the tenant to bind, by default that of the active scope.  Autoflush is off.
+    Raises NoTenant outside every scope, TenantMismatch when the scope names another tenant.
+    """
+
+    def __init__(self, bind: Any = None, *, tenant: Tenant | None = None, **options: Any) -> None:
+        options.setdefault("autoflush", False)
+        options.setdefault("expire_on_commit", False)
+        super().__init__(bind, **options)
+        self.tenant_id: UUID = (tenant or current_tenant()).id
+        self.check_scope()
+
+    def check_scope(self) -> None:
+        """Raise NoTenant or TenantMismatch unless the running context names this session's tenant."""
+        if get_tenant_id() != self.tenant_id:
+            raise TenantMismatch(
+                f"session of tenant {self.tenant_id} used in a scope of tenant {get_tenant_id()}; "
+                "open a session per scope"
+            )
+
+    def connection(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: statements on the raw connection would skip the guard."""
+        raise GuardRefusal("session.connection() skips the guard; execute the statement on the session")
+
+    def bulk_save_objects(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: the legacy bulk methods skip the unit of work."""
+        raise GuardRefusal("bulk_save_objects skips the guard; use session.add_all")
+
+    def bulk_insert_mappings(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: the legacy bulk methods skip the unit of work."""
+        raise GuardRefusal("bulk_insert_mappings skips the guard; use session.add_all")
+
+    def bulk_update_mappings(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: the legacy bulk methods skip the unit of work."""
+        raise GuardRefusal("bulk_update_mappings skips the guard; load the rows and change them")
+
+
+class AsyncTenantSession(AsyncSession):
+    """The asyncio form of `TenantSession`, with the same arguments and refusals."""
+
+    sync_session_class = TenantSession
+
+    @property
+    def tenant_id(self) -> UUID:
+        """Return the tenant this session is bound to."""
+        bound: UUID = self.sync_session.tenant_id  # type: ignore[attr-defined]
+        return bound
+
+
+@event.listens_for(TenantSession, "after_begin")
+def _set_tenant(session: TenantSession, transaction: SessionTransaction, connection: Connection) -> None:
+    session.check_scope()
+    if not transaction.nested:
+        connection.exec_driver_sql(set_tenant_sql(session.tenant_id))
+
+
+@event.listens_for(TenantSession, "do_orm_execute")
+def _scope_statement(state: ORMExecuteState) -> None:
+    session = state.session
+    if not isinstance(session, TenantSession):
+        return
+    session.check_scope()
+    reason = state.execution_options.get(_REVIEWED)
+    if reason:
+        _check_reviewed(state, session.tenant_id)
+    elif not state.is_relationship_load:
+        _refuse_unprovable(state)
+        _check_writes(state, session.tenant_id)
+    tenant_id = session.tenant_id
+    state.statement = (
+        state.statement.options(
+            with_loader_criteria(TenantScoped, lambda cls: cls.tenant_id == tenant_id, include_aliases=True)
+        )
+        if state.is_orm_statement and not state.is_insert
+        else state.statement
+    )
+
+
+def _check_reviewed(state: ORMExecuteState, tenant_id: UUID) -> None:
+    rows: Any = state.parameters
+    for row in rows if isinstance(rows, Sequence) else [rows or {}]:
+        if row.get(TENANT_COLUMN) != tenant_id:
+            raise GuardRefusal("a reviewed statement must carry the parameter tenant_id of its session")
+
+
+def _refuse_unprovable(state: ORMExecuteState) -> None:
+    statement: Any = state.statement
+    if isinstance(statement, TextClause | TextualSelect):
+        raise GuardRefusal(_TEXT)
+    if isinstance(statement, UpdateBase) and state.is_orm_statement:
+        # An UPDATE or DELETE through a class filters that class alone, so no other table may stand beside it.
+        _check_level(statement, covered={statement.table}, closed=True)
+    else:
+        _check_level(statement)
+
+
+def _check_level(statement: Any, *, covered: Iterable[Any] = (), closed: bool = False) -> None:
+    """Check one SELECT, or one write, and each one nested in it.
+
+    The loader criteria reach what is named through a mapped class; a bare table or column is fine only beside its own
+    class in the same SELECT, which is how the ORM itself writes look-ups by key.
+    """
+    named: set[Any] = set(covered)
+    bare: set[Any] = set()
+    nested: list[Any] = []
+    for element in _elements(statement, nested):
+        if isinstance(element, TextClause | FromStatement) or _is_literal(element):
+            raise GuardRefusal(_TEXT)
+        source = element.table if isinstance(element, ColumnClause) else element
+        if isinstance(source, TableClause | AliasedReturnsRows):
+            mapped = not closed and (_is_mapped(element) or _is_mapped(source))
+            (named if mapped else bare).add(source)
+    stray = [table for table in bare if table not in named and _holds_table(table)]
+    if stray:
+        raise GuardRefusal(f"table {stray[0]} is used without its mapped class here; select the class instead")
+    for select in nested:
+        _check_level(select)
+
+
+def _holds_table(source: Any) -> bool:
+    return isinstance(source, TableClause) or isinstance(getattr(source, "element", None), TableClause)
+
+
+def _is_literal(element: ClauseElement) -> bool:
+    return isinstance(element, ColumnClause) and element.is_literal and element.name not in _HARMLESS_LITERALS
+
+
+def _is_mapped(element: ClauseElement) -> bool:
+    return "parententity" in element._annotations or "parentmapper" in element._annotations
+
+
+def _elements(statement: Any, nested: list[Any]) -> Iterator[ClauseElement]:
+    """Yield the elements of one level; the SELECTs below it are put into `nested`."""
+    seen: set[int] = set()
+    stack = _children(statement)
+    while stack:
+        element = stack.pop()
+        if id(element) in seen:
+            continue
+        seen.add(id(element))
+        if isinstance(element, SelectBase) and not isinstance(element, ScalarSelect):
+            nested.append(element)
+            continue
+        yield element
+        if isinstance(element, ColumnClause):
+            # A column does not list its table among its children, so a sub-select would stay unseen.
+            if isinstance(element.table, AliasedReturnsRows):
+                stack.append(element.table)
+        elif isinstance(element, AliasedReturnsRows):
+            if not isinstance(element.element, TableClause):
+                stack.append(element.element)
+        elif not isinstance(element, TableClause):
+            stack.extend(_children(element))
+
+
+def _children(element: Any) -> list[Any]:
+    if isinstance(element, Select):
+        # Its own get_children() adds the bare tables behind each mapped column, which nobody wrote.
+        return list(HasTraverseInternals.get_children(element, omit_attrs=("_correlate", "_correlate_except")))
+    return list(element.get_children())
+
+
+def _check_writes(state: ORMExecuteState, tenant_id: UUID) -> None:
+    statement: Any = state.statement
+    if state.is_insert:
+        _check_insert(state, tenant_id)
+    elif state.is_update:
+        if state.parameters:
+            raise GuardRefusal("a bulk update by primary key skips the filter; load the rows and change them")
+        assigned = statement._values or ()
+        if any(getattr(column, "key", column) == TENANT_COLUMN for column in assigned):
+            raise GuardRefusal("tenant_id cannot be updated; a row stays with its tenant")
+
+
+def _check_insert(state: ORMExecuteState, tenant_id: UUID) -> None:
+    statement: Any = state.statement
+    if statement.select is not None or statement._values or statement._multi_values:
+        raise GuardRefusal("pass the rows of an insert as parameters, each with its tenant_id; or use session.add_all")
+    if isinstance(statement, PostgresInsert) and statement._post_values_clause is not None:
+        raise GuardRefusal("ON CONFLICT needs partywall.reviewed(statement, reason=...) with a tenant_id parameter")
+    _check_rows(state.parameters, tenant_id)
+
+
+def _check_rows(rows: Any, tenant_id: UUID) -> None:
+    for row in rows if isinstance(rows, Sequence) else [rows or {}]:
+        if row.get(TENANT_COLUMN) != tenant_id:
+            raise TenantMismatch("each inserted row must carry the tenant_id of its session")
+
+
+@event.listens_for(TenantSession, "before_flush")
+def _check_flush(session: TenantSession, _context: UOWTransaction, _instances: Any) -> None:
+    session.check_scope()
+    for row in session.new:
+        if isinstance(row, TenantScoped):
+            if row.tenant_id is None:
+                row.tenant_id = session.tenant_id
+            _must_own(session, row)
+        else:
+            raise GuardRefusal(f"{type(row).__name__} is not a tenant's table; write it through its own service")
+    for row in (*session.dirty, *session.deleted):
+        if isinstance(row, TenantScoped):
+            _must_own(session, row)
+
+
+@event.listens_for(TenantSession, "before_attach")
+def _check_attach(session: TenantSession, row: Any) -> None:
+    if isinstance(row, TenantScoped) and attributes.instance_state(row).key is not None:
+        _must_own(session, row)
+
+
+def _must_own(session: TenantSession, row: TenantScoped) -> None:
+    # The identity key is what the database row was loaded under; the attribute may have been changed since.
+    state = attributes.instance_state(row)
+    loaded = state.key[1][0] if state.key is not None else session.tenant_id
+    if row.tenant_id != session.tenant_id or loaded != session.tenant_id:
+        raise TenantMismatch(f"a {type(row).__name__} of another tenant cannot be written by this session")

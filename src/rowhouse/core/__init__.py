@@ -1,0 +1,1 @@
+"""The machine: resources are declared, operations are the only way anything is done to them."""
