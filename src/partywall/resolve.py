@@ -36,8 +36,6 @@ _SCHEMES = frozenset({"http", "https", "ws", "wss"})
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PORT = re.compile(r"[0-9]{1,5}")
-# A host may carry letters beyond ASCII; within ASCII nothing but letters, digits, hyphens and dots.
-_HOST = re.compile(r"[A-Za-z0-9.\-\u0080-\U0010ffff]{1,254}")
 # Asked for in place of a tenant that does not exist, so that the answer takes the look-ups a foreign tenant takes.
 _NOBODY = UUID(int=0)
 
@@ -168,7 +166,7 @@ async def resolve(
     if facts.tenant_header:
         named = _named(facts.tenant_header, credential)
         if tenant is None:
-            tenant, method = await _of_name(named, directory), "header"
+            tenant, method = await _look_up(named, directory), "header"
         elif named not in (tenant.id, tenant.slug):
             raise Refused("tenant_not_found", conflict="host/header")
     elif tenant is None:
@@ -214,30 +212,24 @@ def normalise_host(host: str) -> str:
     survive the way to its A-label and back (ß, full-width letters) is refused, not guessed at.
     """
     name, colon, port = host.partition(":")
-    if colon and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
+    if len(name) > 254 or (colon and not (_PORT.fullmatch(port) and 0 < int(port) < 65536)):
         raise Refused("bad_host")
-    if not _HOST.fullmatch(name):
-        raise Refused("bad_host")
-    normal = ".".join(_a_label(label) for label in name.removesuffix(".").split("."))
-    if len(normal) > 253:
+    labels = [_a_label(label) for label in name.removesuffix(".").split(".")]
+    normal = ".".join(labels)
+    if len(normal) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise Refused("bad_host")
     return normal
 
 
 def _a_label(label: str) -> str:
     if label.isascii():
-        encoded = label.lower()
-    else:
-        try:
-            encoded = label.encode("idna").decode("ascii")
-            survives = encoded.startswith("xn--") and encoded.encode("ascii").decode("idna") == label.lower()
-        except UnicodeError as error:
-            raise Refused("bad_host") from error
-        if not survives:
-            raise Refused("bad_host")
-    if not _LABEL.fullmatch(encoded):
-        raise Refused("bad_host")
-    return encoded
+        return label.lower()
+    try:
+        encoded = label.encode("idna")
+        survives = encoded.startswith(b"xn--") and encoded.decode("idna") == label.lower()
+    except UnicodeError:
+        survives = False
+    return encoded.decode("ascii") if survives else ""
 
 
 def _is_normal(domain: str) -> bool:
@@ -274,7 +266,7 @@ async def _of_host(host: str, directory: Directory, config: ResolverConfig) -> t
         # Nothing below a base domain is ever looked up as a custom domain: its owner could not have proven it.
         if "." in slug or slug in config.reserved_slugs:
             raise Refused("unknown_host")
-        tenant = await _by_slug(slug, directory)
+        tenant = await _look_up(slug, directory)
     else:
         tenant = _served(await directory.tenant_by_domain(host))
     if tenant is None:
@@ -296,23 +288,17 @@ def _named(values: tuple[str, ...], credential: Credential | None) -> UUID | str
     return name if _LABEL.fullmatch(name) else None
 
 
-async def _of_name(named: UUID | str | None, directory: Directory) -> Tenant | None:
-    if isinstance(named, UUID):
-        return await _by_id(named, directory)
-    return None if named is None else await _by_slug(named, directory)
-
-
 async def _implied(
     credential: Credential | None, directory: Directory, config: ResolverConfig
 ) -> tuple[Tenant | None, Method | None]:
     if credential is not None and credential.tenant_id is not None:
-        return await _by_id(credential.tenant_id, directory), "membership"
+        return await _look_up(credential.tenant_id, directory), "membership"
     memberships = set(await directory.memberships(credential)) if credential is not None else set()
     # One of several is never guessed: such a caller chooses by host or header.
-    if len(memberships) == 1 and (tenant := await _by_id(memberships.pop(), directory)):
+    if len(memberships) == 1 and (tenant := await _look_up(memberships.pop(), directory)):
         return tenant, "membership"
     if config.default_tenant_slug is not None:
-        return await _by_slug(config.default_tenant_slug, directory), "default"
+        return await _look_up(config.default_tenant_slug, directory), "default"
     return None, None
 
 
@@ -331,17 +317,12 @@ async def _admit(credential: Credential, tenant: Tenant | None, method: Method, 
     return member
 
 
-async def _by_id(tenant_id: UUID, directory: Directory) -> Tenant | None:
-    tenant = await directory.tenant_by_id(tenant_id)
-    if tenant is not None and tenant.id != tenant_id:
-        raise TenantMismatch(f"asked for tenant {tenant_id}, was given {tenant.id}")
-    return _served(tenant)
-
-
-async def _by_slug(slug: str, directory: Directory) -> Tenant | None:
-    tenant = await directory.tenant_by_slug(slug)
-    if tenant is not None and tenant.slug != slug:
-        raise TenantMismatch(f"asked for tenant {slug}, was given {tenant.slug}")
+async def _look_up(name: UUID | str | None, directory: Directory) -> Tenant | None:
+    if name is None:
+        return None
+    tenant = await (directory.tenant_by_id(name) if isinstance(name, UUID) else directory.tenant_by_slug(name))
+    if tenant is not None and name not in (tenant.id, tenant.slug):
+        raise TenantMismatch(f"asked for tenant {name}, was given {tenant.id} ({tenant.slug})")
     return _served(tenant)
 
 

@@ -1,0 +1,104 @@
+"""PostgreSQL's processes: run one as another OS user, and find the living postmaster of a data directory."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class PostgresError(Exception):
+    """The local PostgreSQL could not be found, prepared, started or stopped; the message names the way out."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """An OS user that the server runs as."""
+
+    uid: int
+    gid: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """What postmaster.pid says; port and socket_dir are unknown while the server is still starting."""
+
+    pid: int
+    port: int | None
+    socket_dir: Path | None
+
+
+def run(
+    argv: Sequence[str | Path], account: Account | None, *, timeout_s: float = 300.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in a session of its own as the given OS user and return its output."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    try:
+        return subprocess.run(  # noqa: S603 - the programs are PostgreSQL's and the system's own
+            [str(part) for part in argv],
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+            cwd="/",
+            env=environment,
+            umask=0o077,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise PostgresError(
+            f"{argv[0]} did not end within {timeout_s:.0f} s; look at the machine's load and disk"
+        ) from None
+
+
+def find_postmaster(data: Path) -> Postmaster | None:
+    """Return the living postmaster of this very data directory, if there is one."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        pid = abs(int(lines[0]))
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
+    if not is_postmaster(pid, data):
+        return None
+    if len(lines) < 5 or not lines[4]:
+        return Postmaster(pid, None, None)
+    return Postmaster(pid, int(lines[3]), Path(lines[4]))
+
+
+def is_postmaster(pid: int, data: Path) -> bool:
+    """Return whether a pid is a live process, not a zombie and not a stranger with a reused number."""
+    process = Path("/proc", str(pid))
+    try:
+        if not Path("/proc/self/stat").exists():
+            state = subprocess.run(  # noqa: S603
+                ["/bin/ps", "-o", "stat=,comm=", "-p", str(pid)], capture_output=True, text=True, check=False
+            ).stdout.strip()
+            return "postgres" in state and not state.startswith("Z")
+        if process.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+            return False
+        return process.joinpath("cwd").samefile(data)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def drop_dead_pid_file(data: Path) -> None:
+    """Remove a pid file whose number now belongs to a zombie or a stranger, which PostgreSQL takes for a server.
+
+    The shared memory of processes that a killed postmaster left behind still keeps a new one out.
+    """
+    path = data / "postmaster.pid"
+    try:
+        pid = abs(int(path.read_text().split("\n", 1)[0]))
+        os.kill(pid, 0)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return
+    except PermissionError:
+        pass
+    if not is_postmaster(pid, data):
+        path.unlink(missing_ok=True)
