@@ -73,8 +73,7 @@ class TenantSession(Session):
         """Raise NoTenant or TenantMismatch unless the running context names this session's tenant."""
         if get_tenant_id() != self.tenant_id:
             raise TenantMismatch(
-                f"session of tenant {self.tenant_id} used in a scope of tenant {get_tenant_id()}; "
-                "open a session per scope"
+                f"session of tenant {self.tenant_id} used in a scope of tenant {get_tenant_id()}; open a session per scope"
             )
 
     def connection(self, *_: Any, **__: Any) -> NoReturn:
@@ -127,9 +126,7 @@ def _scope_statement(state: ORMExecuteState) -> None:
         _check_writes(state, session.tenant_id)
     tenant_id = session.tenant_id
     state.statement = (
-        state.statement.options(
-            with_loader_criteria(TenantScoped, lambda cls: cls.tenant_id == tenant_id, include_aliases=True)
-        )
+        state.statement.options(with_loader_criteria(TenantScoped, lambda cls: cls.tenant_id == tenant_id, include_aliases=True))
         if state.is_orm_statement and not state.is_insert
         else state.statement
     )

@@ -133,9 +133,7 @@ def protect_sql(found: Classification, roles: Roles) -> list[str]:
         statements.append(f"DROP POLICY IF EXISTS {policy} ON {name}")
     for policy, (role, predicate) in policies.items():
         target = "PUBLIC" if role == "public" else _identifier(role)
-        statements.append(
-            f"CREATE POLICY {policy} ON {name} FOR ALL TO {target} USING ({predicate}) WITH CHECK ({predicate})"
-        )
+        statements.append(f"CREATE POLICY {policy} ON {name} FOR ALL TO {target} USING ({predicate}) WITH CHECK ({predicate})")
     return statements
 
 

@@ -97,12 +97,8 @@ def tenant_reference(column: str, target: str, *, key: str = "id", ondelete: str
     tenant as well and which a distributed table refuses.
     """
     if ondelete is not None and ondelete not in {"CASCADE", "RESTRICT"}:
-        raise ValueError(
-            f"ondelete={ondelete!r} on {column}: use CASCADE or RESTRICT and clear the column in the action"
-        )
-    return ForeignKeyConstraint(
-        [TENANT_COLUMN, column], [f"{target}.{TENANT_COLUMN}", f"{target}.{key}"], ondelete=ondelete
-    )
+        raise ValueError(f"ondelete={ondelete!r} on {column}: use CASCADE or RESTRICT and clear the column in the action")
+    return ForeignKeyConstraint([TENANT_COLUMN, column], [f"{target}.{TENANT_COLUMN}", f"{target}.{key}"], ondelete=ondelete)
 
 
 def tenant_unique(*columns: str, name: str | None = None) -> UniqueConstraint:
@@ -126,9 +122,7 @@ def classify(models: registry) -> Mapping[str, Classification]:
         if not isinstance(table, Table):
             continue
         if issubclass(cls, TenantScoped):
-            found[table.name] = Classification(
-                table, TableClass.TENANT, "", cls.__append_only__, tuple(cls.__identity_access__)
-            )
+            found[table.name] = Classification(table, TableClass.TENANT, "", cls.__append_only__, tuple(cls.__identity_access__))
         elif issubclass(cls, Shared) and cls.__reason__:
             found[table.name] = Classification(table, cls.__table_class__, cls.__reason__)
     missing = sorted({table.name for table in models.metadata.tables.values()} - set(found))

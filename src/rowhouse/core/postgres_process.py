@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_HAS_PROC = Path("/proc/self/stat").exists()
+
 
 class PostgresError(Exception):
     """The local PostgreSQL could not be found, prepared, started or stopped; the message names the way out."""
@@ -29,9 +31,7 @@ class Postmaster:
     socket_dir: Path | None
 
 
-def run(
-    argv: Sequence[str | Path], account: Account | None, *, timeout_s: float = 300.0
-) -> subprocess.CompletedProcess[str]:
+def run(argv: Sequence[str | Path], account: Account | None, *, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
     """Run a program in a session of its own as the given OS user and return its output."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     try:
@@ -52,9 +52,7 @@ def run(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise PostgresError(
-            f"{argv[0]} did not end within {timeout_s:.0f} s; look at the machine's load and disk"
-        ) from None
+        raise PostgresError(f"{argv[0]} did not end within {timeout_s:.0f} s; look at the machine's load and disk") from None
 
 
 def find_postmaster(data: Path) -> Postmaster | None:
@@ -72,17 +70,23 @@ def find_postmaster(data: Path) -> Postmaster | None:
 
 
 def is_postmaster(pid: int, data: Path) -> bool:
-    """Return whether a pid is a live process, not a zombie and not a stranger with a reused number."""
-    process = Path("/proc", str(pid))
+    """Return whether a pid is a live process of this data directory, not a stranger with a reused number."""
+    if not is_alive(pid):
+        return False
+    if not _HAS_PROC:
+        return "postgres" in _ps(pid)
     try:
-        if not Path("/proc/self/stat").exists():
-            state = subprocess.run(  # noqa: S603
-                ["/bin/ps", "-o", "stat=,comm=", "-p", str(pid)], capture_output=True, text=True, check=False
-            ).stdout.strip()
-            return "postgres" in state and not state.startswith("Z")
-        if process.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "ZX":
-            return False
-        return process.joinpath("cwd").samefile(data)
+        return Path(f"/proc/{pid}/cwd").samefile(data)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a pid is a process that still runs; a zombie does not."""
+    if not _HAS_PROC:
+        return _ps(pid)[:1] not in ("", "Z")
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -102,3 +106,7 @@ def drop_dead_pid_file(data: Path) -> None:
         pass
     if not is_postmaster(pid, data):
         path.unlink(missing_ok=True)
+
+
+def _ps(pid: int) -> str:
+    return run(["/bin/ps", "-o", "stat=,comm=", "-p", str(pid)], None).stdout.strip()

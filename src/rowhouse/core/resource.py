@@ -159,7 +159,7 @@ class Replace:
     extra: type[Input] = NoInput
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Resource:
     """One noun. At most sixteen options; a column not named is read-only, unfilterable and unsearchable.
 

@@ -1,0 +1,148 @@
+"""The audit log and the stamps, written from the unit of work: a change cannot reach the database without its entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import Mapped, mapped_column
+
+from partywall import TenantScoped, tenant_index
+from rowhouse.core.db import Audited, Base, CallSession, Journal, Record, short_text
+
+_STAMPS = frozenset(
+    {"tenant_id", "id", "created_at", "created_by_id", "updated_at", "updated_by_id", "version", "archived_by_id"}
+)
+
+
+class AuditEntry(TenantScoped, Base):
+    """One change of one row: `changes` maps each column to [old, new]. Nobody can update or delete it."""
+
+    __tablename__ = "audit_entry"
+    __append_only__ = True
+    __table_args__ = (
+        tenant_index("ix_audit_entry_entity", "entity_id", "id"),
+        tenant_index("ix_audit_entry_created", "created_at", "id"),
+        tenant_index("ix_audit_entry_batch", "batch_id", "id", postgresql_where="batch_id IS NOT NULL"),
+    )
+
+    created_at: Mapped[datetime]
+    operation: Mapped[str] = short_text(100)
+    verb: Mapped[str] = short_text(20)
+    entity: Mapped[str] = short_text(63)
+    entity_id: Mapped[UUID | None]
+    changes: Mapped[dict[str, Any]]
+    actor_kind: Mapped[str] = short_text(20)
+    actor_id: Mapped[UUID | None]
+    credential_id: Mapped[UUID | None]
+    request_id: Mapped[str] = short_text(64)
+    ip: Mapped[str] = short_text(45)
+    reason: Mapped[str] = short_text(500)
+    batch_id: Mapped[UUID | None] = mapped_column(default=None)
+
+
+@event.listens_for(CallSession, "before_flush")
+def _stamp_and_record(session: CallSession, _context: Any, _instances: Any) -> None:
+    call = session.info.get("call")
+    if call is None:
+        return
+    entries = [*_created(session, call), *_changed(session, call), *_deleted(session)]
+    for verb, row, changes in entries:
+        session.add(entry(call, verb, row, changes))
+
+
+def _created(session: CallSession, call: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    for row in list(session.new):
+        if isinstance(row, Audited):
+            row.created_at = row.updated_at = row.created_at or call.now
+            row.created_by_id = row.updated_by_id = call.principal.subject_id
+            values = {name: value for name, value in _values(row) if value is not None and name not in _STAMPS}
+            yield "create", row, {name: [None, value] for name, value in values.items()}
+        elif isinstance(row, Journal):
+            row.created_at = row.created_at or call.now
+            row.created_by_id = row.created_by_id or call.principal.subject_id
+
+
+def _changed(session: CallSession, call: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    for row in list(session.dirty):
+        if not isinstance(row, Audited) or not session.is_modified(row):
+            continue
+        changes = changes_of(row)
+        if not changes:
+            continue
+        row.updated_at, row.updated_by_id = call.now, call.principal.subject_id
+        yield _update_verb(row, changes), row, changes
+
+
+def _update_verb(row: Any, changes: dict[str, Any]) -> str:
+    if isinstance(row, Record) and "archived_at" in changes:
+        return "archive" if row.archived_at else "restore"
+    return "update"
+
+
+def _deleted(session: CallSession) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    for row in list(session.deleted):
+        if isinstance(row, Audited):
+            yield "delete", row, {name: [value, None] for name, value in _values(row) if value is not None}
+
+
+def changes_of(row: Any) -> dict[str, list[Any]]:
+    """Return the pending changes of a loaded row as {column: [old, new]}, in JSON values, stamps left out."""
+    found: dict[str, list[Any]] = {}
+    state = inspect(row)
+    for attribute in state.mapper.column_attrs:
+        history = state.attrs[attribute.key].history
+        if attribute.key in _STAMPS or not history.has_changes():
+            continue
+        old = history.deleted[0] if history.deleted else None
+        new = history.added[0] if history.added else None
+        if old != new:
+            found[attribute.key] = _redacted(attribute, [jsonable(old), jsonable(new)])
+    return found
+
+
+def _values(row: Any) -> Iterator[tuple[str, Any]]:
+    for attribute in inspect(row).mapper.column_attrs:
+        value = jsonable(getattr(row, attribute.key))
+        yield attribute.key, None if value is None else _redacted(attribute, [value])[0]
+
+
+def _redacted(attribute: Any, values: list[Any]) -> list[Any]:
+    # A secret is recorded as having changed, never as what it was.
+    if attribute.columns[0].info.get("secret"):
+        return ["***" if value is not None else None for value in values]
+    return values
+
+
+def entry(call: Any, verb: str, row: Any, changes: dict[str, Any]) -> AuditEntry:
+    """Return an audit entry of this call about a row; None stands for the workspace as a whole."""
+    principal = call.principal
+    return AuditEntry(
+        tenant_id=call.tenant.id,
+        created_at=call.now,
+        operation=call.operation or verb,
+        verb=verb,
+        entity=row.__table__.name if row is not None else "workspace",
+        entity_id=row.id if row is not None else None,
+        changes=changes,
+        actor_kind=principal.kind,
+        actor_id=principal.subject_id,
+        credential_id=principal.credential_id,
+        request_id=call.request_id,
+        ip=call.ip,
+        reason=call.reason,
+        batch_id=call.batch_id,
+    )
+
+
+def jsonable(value: Any) -> Any:
+    """Return a value as JSON holds it: ids, times and exact numbers become text."""
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return value

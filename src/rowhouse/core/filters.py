@@ -1,0 +1,210 @@
+"""Typed filters: the tree a caller sends, checked against the declared columns and turned into a SQL condition."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import ARRAY, Boolean, ColumnElement, Date, DateTime, Integer, Numeric, String, and_, false, func, not_, or_
+from sqlalchemy import true as always
+
+from rowhouse.core.errors import Invalid
+from rowhouse.core.resource import Column, Resource
+from rowhouse.core.schemas import python_type
+
+_DEEPEST, _MOST = 5, 50
+_EQUALITY = frozenset({"eq", "ne", "in", "not_in", "is_null"})
+_ORDERED = _EQUALITY | {"lt", "lte", "gt", "gte", "between"}
+_COMPARE: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "eq": lambda column, value: column == value,
+    "ne": lambda column, value: column.is_distinct_from(value),
+    "lt": lambda column, value: column < value,
+    "lte": lambda column, value: column <= value,
+    "gt": lambda column, value: column > value,
+    "gte": lambda column, value: column >= value,
+    "in": lambda column, value: column.in_(value),
+    "not_in": lambda column, value: or_(column.is_(None), column.not_in(value)),
+    "between": lambda column, value: column.between(value[0], value[1]),
+    "contains": lambda column, value: func.lower(column).contains(value.lower(), autoescape=True),
+    "starts_with": lambda column, value: func.starts_with(func.lower(column), value.lower()),
+    "has": lambda column, value: column.contains([value]),
+}
+_OFFSET = re.compile(r"^([+-]?)(\d{1,4})([dwmy])$")
+
+
+def operators(column: Column) -> frozenset[str]:
+    """Return the operators a column can be filtered with."""
+    kind = column.property.columns[0].type
+    if isinstance(kind, ARRAY):
+        return frozenset({"has", "is_null"})
+    if "choices" in column.property.columns[0].info or isinstance(kind, Boolean):
+        return _EQUALITY
+    if isinstance(kind, String):
+        return _ORDERED | {"contains", "starts_with"}
+    if isinstance(kind, Date | DateTime):
+        return _ORDERED | {"within"}
+    if isinstance(kind, Integer | Numeric):
+        return _ORDERED
+    return _EQUALITY
+
+
+class Filters:
+    """Turns filter trees of one resource into conditions; dates are read in the tenant's zone.
+
+    A tree is {"field", "op", "value"}, {"and": […]}, {"or": […]} or {"not": …}; at most 5 deep and 50 conditions.
+    Raises Invalid, naming the field: unknown_field, not_filterable, unknown_operator, invalid_value, filter_too_large.
+    """
+
+    def __init__(self, resource: Resource, *, now: datetime, zone: str) -> None:
+        self._resource = resource
+        self._columns = {column.key: column for column in resource.filters}
+        self._zone = ZoneInfo(zone)
+        self._today = now.astimezone(self._zone).date()
+        self._count = 0
+
+    def condition(self, tree: Any, depth: int = 0) -> ColumnElement[bool]:
+        """Return the condition of a tree."""
+        if not isinstance(tree, dict):
+            raise Invalid('A filter is an object such as {"field": "name", "op": "eq", "value": "Acme"}.', field="filter")
+        if depth > _DEEPEST:
+            raise Invalid(f"Filters nest at most {_DEEPEST} deep.", code="filter_too_large", field="filter")
+        if set(tree) == {"and"} or set(tree) == {"or"}:
+            ((word, branches),) = tree.items()
+            if not isinstance(branches, list) or not branches:
+                raise Invalid(f'"{word}" takes a list of at least one filter.', field="filter")
+            parts = [self.condition(branch, depth + 1) for branch in branches]
+            return and_(always(), *parts) if word == "and" else or_(false(), *parts)
+        if set(tree) == {"not"}:
+            # NULL counts as "does not match", so that a filter and its negation divide the rows between them.
+            return not_(func.coalesce(self.condition(tree["not"], depth + 1), false()))
+        if not {"field", "value"} <= set(tree) <= {"field", "op", "value"}:
+            raise Invalid('A filter has "field", "op" and "value", or one of "and", "or", "not".', field="filter")
+        return self.single(tree["field"], tree.get("op", "eq"), tree["value"])
+
+    def single(self, name: Any, operator: Any, value: Any) -> ColumnElement[bool]:
+        """Return the condition of one comparison."""
+        self._count += 1
+        if self._count > _MOST:
+            raise Invalid(f"A filter holds at most {_MOST} conditions.", code="filter_too_large", field="filter")
+        column = self._column(name)
+        if operator not in operators(column):
+            allowed = ", ".join(sorted(operators(column)))
+            raise Invalid(f"{name} can be filtered by: {allowed}.", code="unknown_operator", field=str(name))
+        if operator == "is_null":
+            return column.is_(None) if _boolean(value, column.key) else column.is_not(None)
+        if operator == "within":
+            return self._within(column, value)
+        if operator in {"in", "not_in", "between"}:
+            return _COMPARE[operator](column, self._values(column, operator, value))
+        return _COMPARE[operator](column, self._value(column, operator, value))
+
+    def _column(self, name: Any) -> Column:
+        if isinstance(name, str) and name in self._columns:
+            return self._columns[name]
+        shown = {column.key for column in self._resource.shown()}
+        code = "not_filterable" if name in shown else "unknown_field"
+        allowed = ", ".join(sorted(self._columns))
+        raise Invalid(f"{self._resource.name} can be filtered by: {allowed}.", code=code, field=str(name)[:100])
+
+    def _values(self, column: Column, operator: str, value: Any) -> list[Any]:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list) or not 1 <= len(items) <= 500 or (operator == "between" and len(items) != 2):
+            raise Invalid(
+                f"{operator} takes a list of {'two' if operator == 'between' else '1 to 500'} values.", field=column.key
+            )
+        return [self._value(column, operator, item) for item in items]
+
+    def _value(self, column: Column, operator: str, value: Any) -> Any:
+        kind = column.property.columns[0].type
+        if isinstance(kind, Date | DateTime) and isinstance(value, str):
+            day = relative_day(value, self._today)
+            if day is not None:
+                return self._edge(day, kind, operator)
+        if operator in {"contains", "starts_with", "has"}:
+            return _validated(str, value, column.key)
+        if isinstance(kind, DateTime) and isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+            return self._edge(_validated(date, value, column.key), kind, operator)
+        return _validated(python_type(column), value, column.key)
+
+    def _edge(self, day: date, kind: Any, operator: str) -> date | datetime:
+        if isinstance(kind, Date):
+            return day
+        if operator in {"gt", "lte"}:
+            # "up to a day" includes that day, and "after a day" begins with the next.
+            return datetime.combine(day + timedelta(days=1), time(), self._zone) - timedelta(microseconds=1)
+        return datetime.combine(day, time(), self._zone)
+
+    def _within(self, column: Column, value: Any) -> ColumnElement[bool]:
+        period = relative_period(value, self._today) if isinstance(value, str) else None
+        if period is None:
+            raise Invalid(
+                "within takes today, yesterday, tomorrow, this/last/next_week/month/quarter/year, last_N_days or next_N_days.",
+                code="invalid_value",
+                field=column.key,
+            )
+        start, end = period
+        if isinstance(column.property.columns[0].type, Date):
+            return and_(column >= start, column < end)
+        return and_(column >= datetime.combine(start, time(), self._zone), column < datetime.combine(end, time(), self._zone))
+
+
+def relative_day(text: str, today: date) -> date | None:
+    """Return the day that "today", "yesterday", "tomorrow", "-30d", "+2w", "-6m" or "1y" means; None for other text."""
+    named = {"today": 0, "yesterday": -1, "tomorrow": 1}
+    if text in named:
+        return today + timedelta(days=named[text])
+    found = _OFFSET.match(text)
+    if found is None:
+        return None
+    count = int(found[2]) * (-1 if found[1] == "-" else 1)
+    try:
+        if found[3] in "dw":
+            return today + timedelta(days=count * (7 if found[3] == "w" else 1))
+        return add_months(today, count * (12 if found[3] == "y" else 1))
+    except (OverflowError, ValueError) as error:
+        raise Invalid(f"{text} leaves the calendar.", code="invalid_value", field="filter") from error
+
+
+def relative_period(text: str, today: date) -> tuple[date, date] | None:
+    """Return the first day and the day after the last of a named period; None when it is no such name."""
+    rolling = re.fullmatch(r"(last|next)_(\d{1,4})_days", text)
+    if rolling:
+        days = timedelta(days=int(rolling[2]))
+        return (today - days, today + timedelta(days=1)) if rolling[1] == "last" else (today, today + days + timedelta(days=1))
+    if text in {"today", "yesterday", "tomorrow"}:
+        day = relative_day(text, today)
+        assert day is not None
+        return day, day + timedelta(days=1)
+    found = re.fullmatch(r"(this|last|next)_(week|month|quarter|year)", text)
+    if found is None:
+        return None
+    step = {"last": -1, "this": 0, "next": 1}[found[1]]
+    if found[2] == "week":
+        start = today - timedelta(days=today.weekday()) + timedelta(weeks=step)
+        return start, start + timedelta(weeks=1)
+    months = {"month": 1, "quarter": 3, "year": 12}[found[2]]
+    first = date(today.year, (today.month - 1) // months * months + 1, 1)
+    return add_months(first, step * months), add_months(first, (step + 1) * months)
+
+
+def add_months(day: date, count: int) -> date:
+    """Return the same day `count` months on, or the last day of a shorter month."""
+    index = day.year * 12 + day.month - 1 + count
+    year, month = divmod(index, 12)
+    last = (date(year + (month == 11), (month + 1) % 12 + 1, 1) - timedelta(days=1)).day
+    return date(year, month + 1, min(day.day, last))
+
+
+def _validated(kind: Any, value: Any, field: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise Invalid(error.errors()[0]["msg"], code="invalid_value", field=field) from error
+
+
+def _boolean(value: Any, field: str) -> bool:
+    return bool(_validated(bool, value, field))
