@@ -130,9 +130,7 @@ class ResolverConfig:
     def __post_init__(self) -> None:
         for domain in self.base_domains:
             if not _is_normal(domain):
-                raise ValueError(
-                    f"base domain {domain!r} is not normalised; write it in lower case without port or dot"
-                )
+                raise ValueError(f"base domain {domain!r} is not normalised; write it in lower case without port or dot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +150,7 @@ class Resolution:
     scheme: str = "https"
 
 
-async def resolve(
-    facts: RequestFacts, credential: Credential | None, directory: Directory, config: ResolverConfig
-) -> Resolution:
+async def resolve(facts: RequestFacts, credential: Credential | None, directory: Directory, config: ResolverConfig) -> Resolution:
     """Return the tenant and the caller's membership for one request, or refuse it.
 
     Without a credential the tenant of the host stands alone, for the log-in page.  A base domain may have no tenant.

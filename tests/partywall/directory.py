@@ -15,9 +15,7 @@ SINGLE = replace(CONFIG, default_tenant_slug="acme")
 
 TENANT_A = Tenant(uuid7(), "acme")
 TENANT_B = Tenant(uuid7(), "birch")
-CLOSED = {
-    status: Tenant(uuid7(), status.lower(), status=status) for status in ("CANCELLED", "PENDING", "PURGED", "active")
-}
+CLOSED = {status: Tenant(uuid7(), status.lower(), status=status) for status in ("CANCELLED", "PENDING", "PURGED", "active")}
 SUSPENDED = Tenant(uuid7(), "sleepy", status="SUSPENDED")
 
 MEMBER_A = Credential("session", uuid7(), uuid7())

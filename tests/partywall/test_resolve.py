@@ -131,6 +131,8 @@ def test_a_host_is_normalised(host, normal):
         "ü" * 63 + ".test",
         ".".join(["a" * 60] * 5),
         "*.rowhouse.example",
+        ".".join(["ü" * 20] * 10),
+        ".".join(["a" * 63] * 3 + ["b" * 62]),
     ],
 )
 async def test_a_malformed_host_is_refused(host):
@@ -198,6 +200,17 @@ async def test_a_domain_proven_below_a_base_domain_is_never_served():
     directory.domains["x.acme.rowhouse.example"] = TENANT_B.id
     assert (await refusal(at("x.acme.rowhouse.example"), directory=directory)).code == "unknown_host"
     assert directory.look_ups == []
+
+
+async def test_a_domain_that_merely_ends_like_a_base_domain_is_an_ordinary_domain():
+    directory = town()
+    directory.domains["greenrowhouse.example"] = TENANT_B.id
+    assert (await resolve(at("greenrowhouse.example"), None, directory, CONFIG)).method == "custom_domain"
+
+
+async def test_a_reserved_label_is_not_served_even_if_a_tenant_has_it():
+    directory = MemoryDirectory(tenants=[Tenant(uuid7(), "www")])
+    assert (await refusal(at("www.rowhouse.example"), directory=directory)).code == "unknown_host"
 
 
 async def test_an_address_is_never_looked_up_as_a_domain():
@@ -347,6 +360,7 @@ async def test_two_tenant_headers_are_refused(values):
         "\u212aey",
         TENANT_A.id.hex,
         f"{{{TENANT_A.id}}}",
+        f"{TENANT_A.id}0",
         TENANT_A.id.urn,
         UUID(int=0),
         "www",
@@ -367,6 +381,15 @@ async def test_unknown_and_foreign_tenants_are_refused_alike_after_the_same_look
     assert (str(missing), missing.code, missing.status) == (str(denied), "tenant_not_found", 404)
     assert (denied.code, denied.status) == ("tenant_not_found", 404)
     assert town_1.look_ups == town_2.look_ups != []
+
+
+@pytest.mark.parametrize("name", ["\u212aey", "acme'--", "a b", "-acme", "x" * 64])
+async def test_a_header_that_is_neither_id_nor_slug_is_not_looked_up(name):
+    key, directory = Tenant(uuid7(), "key"), town()
+    directory.tenants.append(key)
+    directory.join(STRANGER, key)
+    assert (await refusal(at(BASE, tenant=name), STRANGER, directory)).code == "tenant_not_found"
+    assert directory.look_ups == ["member"]
 
 
 async def test_a_header_in_the_form_of_an_id_is_never_a_slug():

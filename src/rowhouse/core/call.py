@@ -33,6 +33,7 @@ class Call:
 
     tenant: Tenant
     principal: Principal
+    database: Database
     session: AsyncCallSession
     registry: Registry
     now: datetime
@@ -138,7 +139,9 @@ async def open_call(
     about.setdefault("now", clock.utc_now())
     with tenant_scope(tenant):
         async with database.tenant(tenant) as session:
-            call = Call(tenant=tenant, principal=principal, session=session, registry=registry, **about)
+            call = Call(
+                tenant=tenant, principal=principal, database=database, session=session, registry=registry, **about
+            )
             session.sync_session.info["call"] = call
             yield call
             await call.flush()

@@ -193,6 +193,29 @@ async def report(
     return await declared.run(call, await _load(call, resource, row_id), values)
 
 
+async def settings(call: Call, resource: Resource) -> Any:
+    """Return the one settings row of the tenant, made with its defaults when it was never saved."""
+    require(call, resource, "get")
+    return await _settings_row(call, resource)
+
+
+async def change_settings(call: Call, resource: Resource, data: Mapping[str, Any], *, version: int | None = None) -> Any:
+    """Change the named fields of the tenant's settings row and return it."""
+    require(call, resource, "update")
+    row = await _settings_row(call, resource)
+    return await update(call, resource, row.id, data, version=version)
+
+
+async def _settings_row(call: Call, resource: Resource) -> Any:
+    # The row's id is the tenant's, so that two first readers at once cannot make two rows.
+    row: Any = await call.find(resource.model, call.tenant.id)
+    if row is None:
+        row = resource.model(id=call.tenant.id)
+        call.session.add(row)
+        await call.flush()
+    return row
+
+
 async def bulk(call: Call, resource: Resource, verb: str, items: Sequence[Mapping[str, Any]]) -> list[BulkItem]:
     """Create, update, archive or restore up to 500 rows; each item succeeds or fails by itself.
 

@@ -36,7 +36,7 @@ from rowhouse.core.postgres_files import (
 )
 from rowhouse.core.postgres_process import (
     PostgresError,
-    drop_dead_pid_file,
+    disown_pid_file,
     find_postmaster,
     is_alive,
     is_postmaster,
@@ -212,7 +212,7 @@ def _launch(site: Site, programs: Path, settings: Mapping[str, str], password: s
     deadline = time.monotonic() + 20.0
     while True:
         offset = _open_log(site)
-        drop_dead_pid_file(site.data)
+        disown_pid_file(site.data)
         pid, complaint = _spawn(site, programs, settings)
         server = None
         while server is None and is_alive(pid):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# Above every system's largest pid.
+_IMPOSSIBLE_PID = 2**31 - 1
 _HAS_PROC = Path("/proc/self/stat").exists()
 
 
@@ -91,21 +93,21 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def drop_dead_pid_file(data: Path) -> None:
-    """Remove a pid file whose number now belongs to a zombie or a stranger, which PostgreSQL takes for a server.
+def disown_pid_file(data: Path) -> None:
+    """Put an impossible number into a pid file whose own now belongs to a zombie or a stranger.
 
-    The shared memory of processes that a killed postmaster left behind still keeps a new one out.
+    PostgreSQL takes both for a living server. The file stays, because it also names the shared memory by which
+    PostgreSQL notices processes that a killed postmaster left behind.
     """
     path = data / "postmaster.pid"
     try:
-        pid = abs(int(path.read_text().split("\n", 1)[0]))
-        os.kill(pid, 0)
-    except (FileNotFoundError, ValueError, ProcessLookupError):
+        content = path.read_text()
+        pid = abs(int(content.split("\n", 1)[0]))
+    except (FileNotFoundError, ValueError):
         return
-    except PermissionError:
-        pass
     if not is_postmaster(pid, data):
-        path.unlink(missing_ok=True)
+        with path.open("r+") as file:
+            file.write(content.replace(str(pid), str(_IMPOSSIBLE_PID), 1))
 
 
 def _ps(pid: int) -> str:

@@ -124,7 +124,6 @@ pipeline_stage = Resource(
     kind=Kind.PART,
     parent=PipelineStage.pipeline_id,
     write=(
-        PipelineStage.pipeline_id,
         PipelineStage.name,
         PipelineStage.description,
         PipelineStage.color,
@@ -198,7 +197,6 @@ opportunity_contact = Resource(
     kind=Kind.PART,
     parent=OpportunityContact.opportunity_id,
     write=(
-        OpportunityContact.opportunity_id,
         OpportunityContact.contact_id,
         OpportunityContact.role,
         OpportunityContact.role_note,
@@ -215,7 +213,6 @@ line_item = Resource(
     kind=Kind.PART,
     parent=OpportunityLineItem.opportunity_id,
     write=(
-        OpportunityLineItem.opportunity_id,
         OpportunityLineItem.position,
         OpportunityLineItem.name,
         OpportunityLineItem.product_code,

@@ -1,0 +1,125 @@
+"""The outermost layer: request id, one log line, metrics, the body limit."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import structlog
+from partywall import uuid7
+
+from rowhouse.api.problems import MEDIA_TYPE
+from rowhouse.api.system import REQUESTS, SECONDS
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_log = structlog.get_logger()
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
+_TOO_LARGE = (
+    b'{"type":"about:blank","title":"Content Too Large","status":413,"code":"body_too_large",'
+    b'"detail":"The body is larger than this server accepts; send less, or import a file."}'
+)
+
+
+class BodyTooLarge(Exception):
+    """The body went on beyond the limit."""
+
+
+class Edge:
+    """Pure ASGI: numbers each request, limits its body, logs and counts its answer."""
+
+    def __init__(self, app: Any, *, max_body_bytes: int) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["rowhouse.request_id"] = request_id
+        scope["rowhouse.seen"] = seen = {"route": "unmatched", "tenant": None}
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        answer = _Answer(send, request_id)
+        started = time.perf_counter()
+        try:
+            await self.app(scope, self._limited(scope, receive), answer)
+        except BodyTooLarge:
+            if not answer.status:
+                await _send_too_large(answer)
+        finally:
+            _report(scope, seen, answer.status or 500, time.perf_counter() - started)
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        too_large = declared.isdigit() and int(declared) > self.max_body_bytes
+        seen = 0
+
+        async def limited() -> Message:
+            nonlocal seen
+            if too_large:
+                raise BodyTooLarge
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.max_body_bytes:
+                raise BodyTooLarge
+            return message
+
+        return limited
+
+
+class _Answer:
+    """The send channel, with the request id added to the headers and the status kept."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            extra = [(b"x-request-id", self._request_id.encode()), (b"x-content-type-options", b"nosniff")]
+            message["headers"] = [*message.get("headers", []), *extra]
+        await self._send(message)
+
+
+async def _send_too_large(send: Send) -> None:
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(_TOO_LARGE)).encode()), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": _TOO_LARGE})
+
+
+def _request_id(scope: Scope) -> str:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    return given if _REQUEST_ID.match(given) else str(uuid7())
+
+
+def _report(scope: Scope, seen: MutableMapping[str, Any], status: int, seconds: float) -> None:
+    REQUESTS.labels(scope["method"], seen["route"], str(status)).inc()
+    SECONDS.labels(scope["method"], seen["route"]).observe(seconds)
+    _log.info("request", method=scope["method"], **seen, status=status, ms=round(seconds * 1000, 1))
+
+
+class Seen:
+    """Pure ASGI, inside the tenant middleware: tells the edge which route and workspace the request reached."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seen = scope.get("rowhouse.seen", {})
+        resolution = scope.get("partywall")
+        if resolution is not None and resolution.tenant is not None:
+            seen["tenant"] = resolution.tenant.slug
+            structlog.contextvars.bind_contextvars(tenant=resolution.tenant.slug)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            seen["route"] = getattr(scope.get("route"), "path", "unmatched")

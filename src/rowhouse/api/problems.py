@@ -1,0 +1,89 @@
+"""RFC 9457 answers: a stable code, the field, the way out; never a value of another record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from partywall.errors import NoTenant, PartywallError
+from pydantic_core import to_json
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from rowhouse.core.errors import BadRequest, RowhouseError, Unavailable
+
+_log = structlog.get_logger()
+MEDIA_TYPE = "application/problem+json"
+_HTTP_CODES = {404: "no_such_path", 405: "method_not_allowed"}
+
+
+def body_of(error: RowhouseError) -> dict[str, Any]:
+    """Return an error as the members of a problem document."""
+    found: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "code": error.code,
+        "detail": error.message,
+    }
+    if error.faults:
+        found["errors"] = [{"field": f.field, "code": f.code, "message": f.message} for f in error.faults]
+    return found
+
+
+def answer(error: RowhouseError) -> Response:
+    """Return the response for an error."""
+    headers = {"cache-control": "no-store"}
+    if error.retry_after_s:
+        headers["retry-after"] = str(error.retry_after_s)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
+    return Response(to_json(body_of(error)), status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the application become a problem document."""
+
+    async def known(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RowhouseError)
+        return answer(error)
+
+    async def http(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _plain(error.status_code, _HTTP_CODES.get(error.status_code, "http_error"), error.headers)
+
+    async def kernel(request: Request, error: Exception) -> Response:
+        if isinstance(error, NoTenant):
+            return answer(BadRequest("Choose a workspace: use its host, or send X-Tenant-ID.", code="tenant_required"))
+        return await defect(request, error)
+
+    async def database(_request: Request, error: Exception) -> Response:
+        if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
+            return await defect(_request, error)
+        _log.error("database_unavailable", error=type(error).__name__)
+        return answer(Unavailable("The database is not answering; try again shortly."))
+
+    async def defect(_request: Request, error: Exception) -> Response:
+        # The text of an unexpected error may hold another record's values, so it goes to the log alone.
+        _log.error("unexpected_error", exc_info=error)
+        return _plain(500, "internal_error", None)
+
+    app.add_exception_handler(RowhouseError, known)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(PartywallError, kernel)
+    app.add_exception_handler(DBAPIError, database)
+    app.add_exception_handler(PoolTimeout, database)
+    app.add_exception_handler(Exception, defect)
+
+
+def _plain(status: int, code: str, headers: Mapping[str, str] | None) -> Response:
+    title = HTTPStatus(status).phrase
+    document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": title}
+    return Response(
+        to_json(document), status_code=status, media_type=MEDIA_TYPE, headers={"cache-control": "no-store", **(headers or {})}
+    )

@@ -1,0 +1,231 @@
+"""Reading a request: its caller, its body, its query; and opening the call it runs in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from uuid import UUID
+
+from fastapi import Request
+from fastapi.responses import Response
+from partywall.errors import NoTenant
+from partywall.resolve import Resolution
+from pydantic_core import to_json
+
+from rowhouse.core.call import Call, open_call
+from rowhouse.core.db import Database
+from rowhouse.core.errors import BadRequest, Forbidden, Invalid, Unauthenticated
+from rowhouse.core.idempotency import Answer, earlier_answer, keep_answer
+from rowhouse.core.permissions import Principal
+from rowhouse.core.reads import Cursors, Query
+from rowhouse.core.resource import Registry, Resource
+from rowhouse.identity.directory import principal_of
+from rowhouse.identity.sessions import csrf_matches
+from rowhouse.settings import Settings
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_LIST_WORDS = frozenset({"filter", "q", "sort", "fields", "cursor", "limit", "archived", "total"})
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What every handler needs: the database, the resources, the settings."""
+
+    database: Database
+    registry: Registry
+    settings: Settings
+    cursors: Cursors
+
+
+def api_of(request: Request) -> Api:
+    """Return the application's own parts."""
+    found: Api = request.app.state.api
+    return found
+
+
+def resolution_of(request: Request) -> Resolution:
+    """Return how the request was placed."""
+    found: Resolution = request.scope["partywall"]
+    return found
+
+
+def caller_of(request: Request) -> Principal:
+    """Return the member behind a request.
+
+    Raises Unauthenticated without a credential, NoTenant when no workspace was chosen, Forbidden when a page's request
+    lacks its CSRF token.
+    """
+    resolution = resolution_of(request)
+    if resolution.credential is None:
+        raise Unauthenticated("Sign in, or send a key: Authorization: Bearer rh_….")
+    check_csrf(request)
+    if resolution.tenant is None or resolution.member is None:
+        raise NoTenant
+    return principal_of(resolution.credential, resolution.member)
+
+
+def check_csrf(request: Request) -> None:
+    """Raise Forbidden when a request that changes something comes with a cookie but without the session's token."""
+    credential = resolution_of(request).credential
+    if credential is None or credential.kind != "session" or request.method in _SAFE:
+        return
+    if not csrf_matches(api_of(request).settings, credential, request.headers.get("x-csrf-token", "")):
+        raise Forbidden("Send the session's token in X-CSRF-Token; GET /api/v1/session returns it.", code="csrf_failed")
+
+
+@asynccontextmanager
+async def tenant_call(request: Request) -> AsyncIterator[Call]:
+    """Open the call a request runs in."""
+    api, principal = api_of(request), caller_of(request)
+    tenant = resolution_of(request).tenant
+    assert tenant is not None
+    about = {"request_id": request.scope.get("rowhouse.request_id", ""), "ip": request.client.host if request.client else ""}
+    async with open_call(api.database, api.registry, tenant, principal, **about) as call:
+        yield call
+
+
+async def read_body(request: Request) -> dict[str, Any]:
+    """Return the JSON object of a request's body; an empty body is an empty object.
+
+    Raises BadRequest for anything that is not one JSON object in UTF-8.
+    """
+    raw = await request.body()
+    if not raw:
+        return {}
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise BadRequest("Send JSON with Content-Type: application/json.", code="not_json")
+    try:
+        body = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("The body is not valid JSON in UTF-8.", code="broken_json") from error
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be one JSON object.", code="not_an_object")
+    return body
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def row_id_of(request: Request, name: str = "id") -> UUID:
+    """Return the id in the path.  Raises Invalid for what is not a UUID."""
+    text = request.path_params[name]
+    try:
+        if len(text) != 36:
+            raise ValueError("not in the usual form")
+        return UUID(text)
+    except ValueError as error:
+        raise Invalid("An id is a UUID, 8-4-4-4-12 hexadecimal digits.", code="invalid_value", field=name) from error
+
+
+def version_of(request: Request) -> int | None:
+    """Return the version of If-Match, or None.  Raises Invalid for what is not one of our versions."""
+    text = request.headers.get("if-match")
+    if text is None or text.strip() == "*":
+        return None
+    number = text.strip().removeprefix("W/").strip('"')
+    if not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise Invalid('If-Match takes the version of the record, such as "3".', code="invalid_value", field="If-Match")
+    return int(number)
+
+
+def plain_params(request: Request, allowed: frozenset[str]) -> dict[str, str]:
+    """Return the query parameters, each at most once.  Raises Invalid for one that is not allowed."""
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in allowed:
+            raise Invalid(f"There is no parameter {name[:100]} here.", code="unknown_field", field=name[:100])
+        if name in found:
+            raise Invalid(f"{name} may be sent once.", code="invalid_value", field=name)
+        if "\0" in value:
+            raise Invalid("Remove the NUL character.", code="invalid_value", field=name)
+        found[name] = value
+    return found
+
+
+def list_query(request: Request, resource: Resource, *, parent_id: UUID | None = None) -> Query:
+    """Return the list query of a request; any other parameter is a comparison: `name=value` or `name.operator=value`."""
+    words: dict[str, str] = {}
+    params: list[tuple[str, str, str]] = []
+    for name, value in request.query_params.multi_items():
+        if "\0" in value:
+            raise Invalid("Remove the NUL character.", code="invalid_value", field=name[:100])
+        if name in _LIST_WORDS:
+            if name in words:
+                raise Invalid(f"{name} may be sent once.", code="invalid_value", field=name)
+            words[name] = value
+        else:
+            field, _, operator = name.partition(".")
+            params.append((field, operator or "eq", value))
+    archived = words.get("archived", "exclude")
+    if archived not in ("exclude", "only", "all"):
+        raise Invalid("archived is exclude, only or all.", code="invalid_value", field="archived")
+    return Query(
+        filter=_filter(words["filter"]) if "filter" in words else None,
+        params=tuple(params),
+        q=words.get("q", ""),
+        sort=_names(words.get("sort", "")),
+        fields=_names(words.get("fields", "")),
+        cursor=words.get("cursor", ""),
+        limit=_limit(words.get("limit", "50")),
+        archived=archived,  # type: ignore[arg-type]  # checked above
+        parent_id=parent_id,
+        total=_flag(words.get("total", "false"), "total"),
+    )
+
+
+def _filter(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise Invalid("filter is a JSON object.", code="invalid_value", field="filter") from error
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 4:
+        raise Invalid("limit is a whole number.", code="invalid_value", field="limit")
+    return int(text)
+
+
+def _flag(text: str, name: str) -> bool:
+    if text not in ("true", "false"):
+        raise Invalid(f"{name} is true or false.", code="invalid_value", field=name)
+    return text == "true"
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON response, private to its caller."""
+    found = {"cache-control": "private, no-store", **(headers or {})}
+    return Response(to_json(value), status_code=status, media_type="application/json", headers=found)
+
+
+async def once(request: Request, call: Call, body: Mapping[str, Any], run: Any) -> Response:
+    """Run a POST's work, or repeat the answer it got before when the caller sent the same Idempotency-Key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        answer: Response = await run()
+        return answer
+    asked = to_json([request.method, request.url.path, sorted(request.query_params.multi_items()), body])
+    earlier = await earlier_answer(call, key, asked)
+    if earlier is not None:
+        headers = dict(line.split(": ", 1) for line in earlier.headers)
+        return Response(earlier.body, status_code=earlier.status, headers={**headers, "idempotent-replay": "true"})
+    answer = await run()
+    lines = tuple(f"{name}: {value}" for name, value in answer.headers.items() if name != "content-length")
+    await keep_answer(call, key, asked, Answer(answer.status_code, lines, bytes(answer.body)))
+    return answer

@@ -1,0 +1,56 @@
+"""Health, readiness and metrics: for the machines around the program, not for tenants."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from rowhouse.api.requests import api_of, json_answer
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+REQUESTS = Counter("rowhouse_requests_total", "Requests answered.", ["method", "route", "status"])
+SECONDS = Histogram("rowhouse_request_seconds", "Time from the first byte in to the last byte out.", ["method", "route"])
+REFUSALS = Counter("rowhouse_tenant_refusals_total", "Requests refused before a workspace was entered.", ["code", "conflict"])
+
+router = APIRouter()
+
+
+@router.get("/healthz", include_in_schema=False)
+async def healthz() -> Response:
+    """Answer that the process is alive."""
+    return json_answer({"status": "ok"})
+
+
+@router.get("/readyz", include_in_schema=False)
+async def readyz(request: Request) -> Response:
+    """Answer whether the database answers."""
+    try:
+        async with api_of(request).database.identity.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (SQLAlchemyError, OSError):
+        return json_answer({"status": "unavailable", "what": "database"}, 503)
+    return json_answer({"status": "ready"})
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    """Answer in Prometheus' text format, to the networks that may read it; others see nothing there."""
+    peer = request.client.host if request.client else ""
+    if not _allowed(peer, request):
+        return Response(status_code=404)
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _allowed(peer: str, request: Request) -> bool:
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    # A proxy's own address would open the figures to everyone behind it.
+    forwarded = "x-forwarded-for" in request.headers or "forwarded" in request.headers
+    return not forwarded and any(address in network for network in api_of(request).settings.metrics_networks)
