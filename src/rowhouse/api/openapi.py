@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -74,7 +73,7 @@ _FRAGMENTS: dict[str, Document] = {
 }
 
 
-def complete(app: FastAPI, registry: Registry, document: Document) -> Document:
+def complete(registry: Registry, document: Document) -> Document:
     """Return FastAPI's document with the generated routes described."""
     models: set[type[BaseModel]] = set()
     paths: dict[str, Document] = document.setdefault("paths", {})

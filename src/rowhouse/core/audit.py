@@ -13,6 +13,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from partywall import TenantScoped, tenant_index
 from rowhouse.core.db import Audited, Base, CallSession, Journal, Record, short_text
+from rowhouse.core.permissions import Capability, Role
+from rowhouse.core.resource import Access, Kind, Resource
 
 _STAMPS = frozenset(
     {"tenant_id", "id", "created_at", "created_by_id", "updated_at", "updated_by_id", "version", "archived_by_id"}
@@ -43,6 +45,25 @@ class AuditEntry(TenantScoped, Base):
     ip: Mapped[str] = short_text(45)
     reason: Mapped[str] = short_text(500)
     batch_id: Mapped[UUID | None] = mapped_column(default=None)
+
+
+AUDIT = Resource(
+    model=AuditEntry,
+    name="audit-entries",
+    group="platform",
+    kind=Kind.JOURNAL,
+    filters=(
+        AuditEntry.created_at,
+        AuditEntry.operation,
+        AuditEntry.verb,
+        AuditEntry.entity,
+        AuditEntry.entity_id,
+        AuditEntry.actor_id,
+        AuditEntry.batch_id,
+    ),
+    order=(AuditEntry.created_at,),
+    access=Access(read=Role.OWNER, write=Role.OWNER, capability=Capability.AUDIT_READ),
+)
 
 
 @event.listens_for(CallSession, "before_flush")

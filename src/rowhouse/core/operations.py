@@ -55,6 +55,7 @@ async def list_(call: Call, resource: Resource, query: Query, cursors: Cursors) 
 
 async def export(call: Call, resource: Resource, query: Query) -> AsyncIterator[dict[str, Any]]:
     """Yield every matching row; the export itself is audited."""
+    require(call, resource, "list")
     require(call, resource, "export", reads=True)
     await _check_parent(call, resource, query.parent_id)
     call.session.add(entry(call, "export", None, {"resource": resource.name}))
@@ -210,7 +211,8 @@ async def _settings_row(call: Call, resource: Resource) -> Any:
     # The row's id is the tenant's, so that two first readers at once cannot make two rows.
     row: Any = await call.find(resource.model, call.tenant.id)
     if row is None:
-        row = resource.model(id=call.tenant.id)
+        row = resource.model()
+        row.id = call.tenant.id
         call.session.add(row)
         await call.flush()
     return row

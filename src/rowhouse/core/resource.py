@@ -159,6 +159,18 @@ class Replace:
     extra: type[Input] = NoInput
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The weakest roles that may read and write; members who hold the capability may do both whatever their role."""
+
+    read: Role = Role.VIEWER
+    write: Role = Role.MEMBER
+    capability: Capability | None = None
+
+
+ADMIN_WRITES = Access(write=Role.ADMIN)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Resource:
     """One noun. At most sixteen options; a column not named is read-only, unfilterable and unsearchable.
@@ -167,8 +179,7 @@ class Resource:
     parent: for a part, its column that names the parent.  write: columns a caller may set.  hidden: never shown.
     filters, search, order: columns that may be filtered, searched by text, sorted by (the first of `order` is the
     default, descending).  check: `async (call, Change)`, run before each write.  import_key: columns, or sets of them,
-    that recognise a row in an import.  writer: the weakest role that may write.  capability: grants reading and writing
-    to members whose role is weaker.  replace: verbs done by the module.
+    that recognise a row in an import.  access: who may read and write.  replace: verbs done by the module.
     """
 
     model: type[TenantScoped]
@@ -185,7 +196,7 @@ class Resource:
     reports: tuple[Report, ...] = ()
     check: Callable[[Any, Change], Awaitable[None]] | None = None
     import_key: tuple[Column, ...] = ()
-    writer: Role = Role.MEMBER
+    access: Access = Access()
     replace: Mapping[str, Replace] = field(default_factory=dict)
 
     @property
@@ -214,15 +225,12 @@ class Resource:
         for named in self.actions:
             if named.name == verb:
                 return Permission(self.name, self.group, verb, named.role, named.capability)
+        capability = self.access.capability
         if verb in READS or any(named.name == verb for named in self.reports):
-            return Permission(self.name, self.group, verb, self.reader)
-        role = Role.ADMIN if verb in _ADMIN_VERBS else self.writer
-        return Permission(self.name, self.group, verb, role, _ADMIN_VERBS.get(verb))
-
-    @property
-    def reader(self) -> Role:
-        """Return the weakest role that may read: viewers, unless the group is the platform's own journal."""
-        return Role.ADMIN if self.group == "platform" else Role.VIEWER
+            return Permission(self.name, self.group, verb, self.access.read, capability)
+        if verb in _ADMIN_VERBS:
+            return Permission(self.name, self.group, verb, Role.ADMIN, _ADMIN_VERBS[verb])
+        return Permission(self.name, self.group, verb, self.access.write, capability)
 
 
 class Registry:

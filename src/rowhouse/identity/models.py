@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from partywall import IdentityTable, OperatorTable, tenant_unique, uuid7
@@ -61,7 +61,11 @@ class TenantRow(IdentityTable, Base):
 
 
 class User(IdentityTable, Base):
-    """One person, whatever workspaces they belong to."""
+    """One person, whatever workspaces they belong to.
+
+    email_proven_at: when the operator vouched for the address.  An account with a password and an unproven address may
+    belong to whoever wrote that address first, so no workspace adds it without its holder's own consent.
+    """
 
     __tablename__ = "app_user"
     __reason__ = "a person may belong to several tenants; tenants see their memberships only"
@@ -71,6 +75,7 @@ class User(IdentityTable, Base):
     email_norm: Mapped[str] = short_text(254, unique=True)
     name: Mapped[str] = short_text(200)
     password_hash: Mapped[str | None] = short_text(200, info={"secret": True})
+    email_proven_at: Mapped[datetime | None]
     status: Mapped[str] = choice("status", UserStatus, default=UserStatus.ACTIVE)
     failed_count: Mapped[int] = mapped_column(default=0)
     locked_until: Mapped[datetime | None]
@@ -89,7 +94,6 @@ class UserSession(IdentityTable, Base):
     secret_hash: Mapped[bytes] = mapped_column(unique=True, info={"secret": True})
     user_id: Mapped[UUID] = mapped_column(ForeignKey("app_user.id"))
     tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenant.id"))
-    csrf_secret: Mapped[str] = short_text(64, info={"secret": True})
     created_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
     expires_at: Mapped[datetime]
@@ -99,14 +103,13 @@ class UserSession(IdentityTable, Base):
 
 
 class LoginAttempt(IdentityTable, Base):
-    """Failed log-ins of one address or one network address, counted per window, shared by all processes."""
+    """Log-in attempts of one address or one network, counted from `window_start` on, shared by all processes."""
 
     __tablename__ = "login_attempt"
     __reason__ = "throttling happens before a person or tenant is known"
-    __table_args__ = (UniqueConstraint("subject", "window_start"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    subject: Mapped[str] = short_text(100)
+    subject: Mapped[str] = short_text(100, unique=True)
     window_start: Mapped[datetime]
     count: Mapped[int] = mapped_column(default=0)
 
@@ -124,6 +127,7 @@ class ServiceKey(IdentityTable, Base):
     scopes: Mapped[list[str]]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rowhouse.core.permissions import Role
-from rowhouse.core.resource import Kind, Resource
+from rowhouse.core.resource import ADMIN_WRITES, Kind, Resource
 from rowhouse.modules.crm.models import (
     Account,
     CRMActivity,
@@ -114,7 +113,7 @@ pipeline = Resource(
     search=(Pipeline.name,),
     order=(Pipeline.created_at, Pipeline.name),
     import_key=(Pipeline.name,),
-    writer=Role.ADMIN,
+    access=ADMIN_WRITES,
 )
 
 pipeline_stage = Resource(
@@ -137,7 +136,7 @@ pipeline_stage = Resource(
     filters=(PipelineStage.pipeline_id, PipelineStage.type),
     search=(PipelineStage.name,),
     order=(PipelineStage.position, PipelineStage.name),
-    writer=Role.ADMIN,
+    access=ADMIN_WRITES,
 )
 
 opportunity = Resource(
@@ -294,7 +293,7 @@ exchange_rate = Resource(
     write=(ExchangeRate.currency, ExchangeRate.as_of, ExchangeRate.rate),
     filters=(ExchangeRate.currency, ExchangeRate.as_of),
     order=(ExchangeRate.as_of, ExchangeRate.currency),
-    writer=Role.ADMIN,
+    access=ADMIN_WRITES,
 )
 
 merge = Resource(

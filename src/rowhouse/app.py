@@ -1,0 +1,103 @@
+"""The web application: edge, tenancy, routes. A composition root."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from partywall.asgi import Refusal, TenantMiddleware
+from partywall.resolve import ResolverConfig
+
+from rowhouse import __version__
+from rowhouse.api import openapi, problems, session, system
+from rowhouse.api.edge import Edge, Seen
+from rowhouse.api.requests import Api
+from rowhouse.api.routes import build_router
+from rowhouse.core.db import Database, open_database
+from rowhouse.core.logs import configure_logs
+from rowhouse.core.migrate import find_addresses
+from rowhouse.core.reads import Cursors
+from rowhouse.core.resource import Registry
+from rowhouse.identity.directory import IdentityDirectory
+from rowhouse.registry import build_registry
+from rowhouse.settings import Settings
+
+_log = structlog.get_logger()
+
+
+def create_app(settings: Settings, database: Database, registry: Registry | None = None) -> Any:
+    """Return the ASGI application on an open database.
+
+    The start-up refuses a database role that could bypass the policies (UnsafeRole).
+    """
+    found = registry or build_registry()
+    routes = _routes(settings, database, found)
+    directory = IdentityDirectory(database, settings)
+    tenancy = TenantMiddleware(
+        Seen(routes),
+        directory=directory,
+        config=resolver_config(settings),
+        authenticate=directory.authenticate,
+        open_paths=system.OPEN_PATHS,
+        on_refusal=_count_refusal,
+    )
+    return Edge(tenancy, max_body_bytes=settings.max_body_bytes)
+
+
+def make_app() -> Any:
+    """Return the application for the environment's settings; the server's worker processes call this."""
+    settings = Settings()
+    configure_logs(settings)
+    addresses = find_addresses(settings)
+    return create_app(settings, open_database(addresses.urls, addresses.roles, pool_size=settings.pool_size))
+
+
+def resolver_config(settings: Settings) -> ResolverConfig:
+    """Return the kernel's part of the settings."""
+    return ResolverConfig(
+        base_domains=settings.base_domains,
+        trusted_proxies=settings.trusted_proxies,
+        default_tenant_slug=settings.default_tenant,
+    )
+
+
+def _routes(settings: Settings, database: Database, registry: Registry) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await database.check_roles()
+        yield
+        await database.close()
+
+    app = FastAPI(
+        title="Rowhouse",
+        version=__version__,
+        description="A multi-tenant CRM. A workspace is chosen by host, by key or by X-Tenant-ID among your own.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.api = Api(database, registry, settings, Cursors(settings.secret))
+    problems.install(app)
+    app.include_router(system.router)
+    app.include_router(session.router, prefix="/api/v1")
+    app.include_router(build_router(registry), prefix="/api/v1", include_in_schema=False)
+    plain = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = openapi.complete(registry, plain())
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    return app
+
+
+def _count_refusal(refusal: Refusal) -> None:
+    system.REFUSALS.labels(refusal.code, refusal.conflict).inc()
+    # The host is what a stranger sent, so it is quoted and cut.
+    _log.warning("tenant_refused", code=refusal.code, conflict=refusal.conflict, hosts=repr(refusal.facts.hosts)[:200])

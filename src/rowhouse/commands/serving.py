@@ -1,0 +1,168 @@
+"""Commands that bring the program up and down."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from granian import Granian
+from granian.constants import Interfaces
+
+from rowhouse.commands import demo
+from rowhouse.commands.session import console
+from rowhouse.core import postgres
+from rowhouse.core.logs import configure_logs
+from rowhouse.core.migrate import find_addresses
+from rowhouse.core.migrate import migrate as run_migrations
+from rowhouse.settings import Settings
+from rowhouse.worker import run_worker
+
+_START_LIMIT_S = 60
+_STOP_LIMIT_S = 15
+
+
+def up(demo_data: Annotated[bool, typer.Option("--demo/--no-demo", help="Create the workspaces central, east, west.")] = True) -> None:
+    """Bring everything up: database, schema, demo workspaces, web server, worker. Ctrl-C stops it all."""
+    settings = Settings()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _as_interrupt)
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        _prepare(settings)
+        made = asyncio.run(demo.ensure_demo(settings)) if demo_data else []
+        children = [_child("serve"), _child("worker")]
+        _await_ready(settings, children[0])
+        demo.print_welcome(settings, made)
+        _watch(children)
+    except KeyboardInterrupt:
+        console.print("\nStopping …")
+    finally:
+        _end(children)
+        if settings.embedded:
+            postgres.stop(settings.data_dir / "pg")
+    if any(child.returncode not in (0, None, -signal.SIGTERM, -signal.SIGINT) for child in children):
+        raise typer.Exit(1)
+
+
+def _prepare(settings: Settings) -> None:
+    with console.status("Starting PostgreSQL …" if settings.embedded else "Connecting …"):
+        addresses = find_addresses(settings)
+    with console.status("Bringing the schema up to date …"):
+        run_migrations(settings, addresses)
+
+
+def serve(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Web processes.")] = 1,
+    port: Annotated[int | None, typer.Option(help="Port instead of ROWHOUSE_PORT.")] = None,
+) -> None:
+    """Serve the web application on the loopback address (or ROWHOUSE_HOST)."""
+    settings = Settings()
+    configure_logs(settings)
+    find_addresses(settings)
+    Granian(
+        "rowhouse.app:make_app",
+        address=settings.host,
+        port=port or settings.port,
+        interface=Interfaces.ASGI,
+        workers=workers,
+        factory=True,
+        log_level="warning",  # type: ignore[arg-type]  # the enumeration's own text
+        backlog=1024,
+        process_name="rowhouse-web",
+    ).serve()
+
+
+def worker() -> None:
+    """Run background jobs until stopped; what was running is finished or taken up again."""
+    settings = Settings()
+    configure_logs(settings)
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run_worker(settings, stop_event=stop)
+
+    asyncio.run(work())
+
+
+def stop() -> None:
+    """Stop the embedded PostgreSQL. A running `rowhouse up` stops it by itself at Ctrl-C."""
+    settings = Settings()
+    if not settings.embedded:
+        console.print("DATABASE_URL is set: that server is not ours to stop.")
+        return
+    postgres.stop(settings.data_dir / "pg")
+    console.print("PostgreSQL is stopped; the data stays in", str(settings.data_dir))
+
+
+def migrate() -> None:
+    """Create roles and bring the schema up to date."""
+    settings = Settings()
+    _prepare(settings)
+    console.print("The schema is up to date.")
+
+
+def _as_interrupt(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _child(command: str) -> subprocess.Popen[bytes]:
+    # Its own process group, so that one Ctrl-C reaches the parent alone and the order of stopping is ours.
+    return subprocess.Popen(  # noqa: S603  # our own program
+        [sys.executable, "-m", "rowhouse", command],
+        start_new_session=True,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # one thread at this point
+    )
+
+
+def _die_with_parent() -> None:
+    # PR_SET_PDEATHSIG: a parent ended by kill -9 cannot stop its children, so the kernel does.
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _await_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
+    address = f"http://{settings.host}:{settings.port}/readyz"
+    deadline = time.monotonic() + _START_LIMIT_S
+    with console.status("Starting the web server …"):
+        while True:
+            if server.poll() is not None:
+                raise OSError(
+                    f"the web server stopped at once; is port {settings.port} in use? Choose another with ROWHOUSE_PORT=8301"
+                )
+            try:
+                with urllib.request.urlopen(address, timeout=2):  # noqa: S310  # our own address
+                    return
+            except (urllib.error.URLError, OSError) as error:
+                if time.monotonic() > deadline:
+                    raise OSError(f"the web server did not answer on port {settings.port} in {_START_LIMIT_S} s") from error
+                time.sleep(0.05)
+
+
+def _watch(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    while all(child.poll() is None for child in children):
+        time.sleep(0.5)
+    ended = next(child for child in children if child.poll() is not None)
+    console.print(f"[red]{ended.args[-1]} ended with status {ended.returncode}; stopping the rest.[/]")  # type: ignore[index]
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.terminate()
+    for child in children:
+        try:
+            child.wait(timeout=_STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()

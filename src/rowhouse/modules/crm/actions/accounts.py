@@ -1,0 +1,86 @@
+"""What holds for every account: comparable forms, and a hierarchy without cycles."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import select
+
+from rowhouse.core.call import Call
+from rowhouse.core.errors import Conflict, Invalid
+from rowhouse.core.operations import assign
+from rowhouse.core.resource import Change
+from rowhouse.modules.crm import rules
+from rowhouse.modules.crm.models import Account
+from rowhouse.modules.crm.states import AccountType
+
+
+async def check_account(call: Call, change: Change) -> None:
+    """Fill in what follows from the input, and keep the hierarchy a tree of at most ten levels.
+
+    Raises Invalid (invalid_website), Conflict (hierarchy_cycle, hierarchy_too_deep, merged).
+    """
+    account: Account = change.row
+    if change.verb == "restore" and account.merged_into_id is not None:
+        raise Conflict("This account was merged into another; undo the merge instead of restoring it.", code="merged")
+    if change.verb not in {"create", "update"}:
+        return
+    assign(account, _derived(account))
+    if account.annual_revenue_minor is not None and account.currency is None:
+        account.currency = call.tenant.currency
+    if change.verb == "create" and account.owner_user_id is None:
+        account.owner_user_id = call.member_id
+    if account.parent_account_id is not None and (change.verb == "create" or "parent_account_id" in change.before):
+        await _check_hierarchy(call, account, account.parent_account_id, is_new=change.verb == "create")
+
+
+def _derived(account: Account) -> dict[str, object]:
+    try:
+        domain = rules.domain_norm(account.website) if account.website else None
+    except ValueError as error:
+        raise Invalid(f"The website cannot be used: {error}.", code="invalid_website", field="website") from error
+    band = rules.employee_band(account.employee_count) if account.employee_count is not None else account.employee_band
+    return {
+        "name_norm": rules.name_norm(account.name),
+        "domain_norm": domain,
+        "phone_norm": rules.phone_norm(account.phone),
+        "tags": rules.tags_norm(account.tags or []),
+        "type": account.type or AccountType.PROSPECT,
+        "employee_band": band,
+    }
+
+
+async def _check_hierarchy(call: Call, account: Account, parent_id: UUID, *, is_new: bool) -> None:
+    depth = await depth_below(call, account.id, parent_id)
+    height = 1 if is_new else await _height(call, account.id)
+    if depth + height > rules.DEEPEST_HIERARCHY:
+        raise Conflict(
+            f"The hierarchy would be {depth + height} levels deep; {rules.DEEPEST_HIERARCHY} are allowed.",
+            code="hierarchy_too_deep",
+            field="parent_account_id",
+        )
+
+
+async def depth_below(call: Call, account_id: UUID, parent_id: UUID) -> int:
+    """Return how many levels stand above an account that gets this parent, holding each of them.
+
+    Every ancestor is locked, since two moves at once could otherwise close a cycle that neither saw.
+    Raises Conflict (hierarchy_cycle).
+    """
+    depth, above = 0, parent_id
+    while above is not None and depth <= rules.DEEPEST_HIERARCHY:
+        if above == account_id:
+            raise Conflict("An account cannot stand below itself.", code="hierarchy_cycle", field="parent_account_id")
+        depth += 1
+        above = (await call.load(Account, above, lock=True)).parent_account_id  # type: ignore[assignment]
+    return depth
+
+
+async def _height(call: Call, account_id: UUID) -> int:
+    height, level = 1, [account_id]
+    while height <= rules.DEEPEST_HIERARCHY:
+        level = list((await call.session.scalars(select(Account.id).where(Account.parent_account_id.in_(level)))).all())
+        if not level:
+            return height
+        height += 1
+    return height

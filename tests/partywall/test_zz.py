@@ -1,0 +1,1 @@
+def test_x(engines, stock_a): pass
