@@ -7,6 +7,7 @@ that skip the unit of work, the raw connection) it refuses; a reviewed statement
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
@@ -16,16 +17,18 @@ from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import (
     ORMExecuteState,
+    RelationshipProperty,
     Session,
     SessionTransaction,
     UOWTransaction,
     attributes,
     with_loader_criteria,
 )
-from sqlalchemy.orm.context import FromStatement
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.dml import UpdateBase
-from sqlalchemy.sql.elements import ClauseElement, ColumnClause, TextClause
+from sqlalchemy.sql.elements import ClauseElement, ColumnClause, Extract, TextClause
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.sql.selectable import AliasedReturnsRows, ScalarSelect, Select, SelectBase, TableClause, TextualSelect
 from sqlalchemy.sql.visitors import HasTraverseInternals
 
@@ -37,6 +40,14 @@ from partywall.tables import TENANT_COLUMN, TenantScoped
 _REVIEWED = "partywall_reviewed"
 # SQLAlchemy writes these two itself, for EXISTS and count.
 _HARMLESS_LITERALS = frozenset({"*", "1"})
+# Where a statement takes SQL as it is written.
+_RAW_PARTS = ("_prefixes", "_suffixes", "_statement_hints", "_hints")
+_OPERATOR = re.compile(r"(?!.*(--|/\*))[-+*/<>=~!@#%^&|`?]+")
+# Functions that run SQL given as text, read tables by name, or leave the database.
+_RUNS_SQL = re.compile(
+    r"(query|table|cursor|schema|database)_to_xml.*|ts_stat|ts_rewrite|crosstab.*|connectby|xpath_table|dblink.*"
+    r"|set_config|lo_.*|pg_(read|ls|stat)_.*file.*|pg_ls_.*|nextval|currval|lastval|setval"
+)
 _TEXT = (
     "text SQL cannot be proven to be scoped; write it with mapped classes, or pass it through "
     "partywall.reviewed(statement, reason=...) with a tenant_id parameter"
@@ -159,9 +170,9 @@ def _check_level(statement: Any, *, covered: Iterable[Any] = (), closed: bool = 
     named: set[Any] = set(covered)
     bare: set[Any] = set()
     nested: list[Any] = []
+    _refuse_text(statement)
     for element in _elements(statement, nested):
-        if isinstance(element, TextClause | FromStatement) or _is_literal(element):
-            raise GuardRefusal(_TEXT)
+        _refuse_text(element)
         source = element.table if isinstance(element, ColumnClause) else element
         if isinstance(source, TableClause | AliasedReturnsRows):
             mapped = not closed and (_is_mapped(element) or _is_mapped(source))
@@ -177,8 +188,17 @@ def _holds_table(source: Any) -> bool:
     return isinstance(source, TableClause) or isinstance(getattr(source, "element", None), TableClause)
 
 
-def _is_literal(element: ClauseElement) -> bool:
-    return isinstance(element, ColumnClause) and element.is_literal and element.name not in _HARMLESS_LITERALS
+def _refuse_text(element: Any) -> None:
+    raw = isinstance(element, TextClause | TextualSelect) or any(getattr(element, part, None) for part in _RAW_PARTS)
+    literal = isinstance(element, ColumnClause) and element.is_literal and element.name not in _HARMLESS_LITERALS
+    field = isinstance(element, Extract) and not element.field.isidentifier()
+    if raw or literal or field:
+        raise GuardRefusal(_TEXT)
+    for operator in (getattr(element, "operator", None), getattr(element, "modifier", None)):
+        if isinstance(operator, custom_op) and not _OPERATOR.fullmatch(operator.opstring):
+            raise GuardRefusal(f"operator {operator.opstring!r} is not one of symbols alone; {_TEXT}")
+    if isinstance(element, FunctionElement) and _RUNS_SQL.fullmatch(str(getattr(element, "name", "")).lower()):
+        raise GuardRefusal(f"function {element.name} can reach past the statement's tables; {_TEXT}")
 
 
 def _is_mapped(element: ClauseElement) -> bool:
@@ -212,8 +232,18 @@ def _elements(statement: Any, nested: list[Any]) -> Iterator[ClauseElement]:
 def _children(element: Any) -> list[Any]:
     if isinstance(element, Select):
         # Its own get_children() adds the bare tables behind each mapped column, which nobody wrote.
-        return list(HasTraverseInternals.get_children(element, omit_attrs=("_correlate", "_correlate_except")))
+        parts = HasTraverseInternals.get_children(element, omit_attrs=("_correlate", "_correlate_except", "_setup_joins"))
+        return [*parts, *(part for join in element._setup_joins for part in _join_parts(join))]
     return list(element.get_children())
+
+
+def _join_parts(join: tuple[Any, ...]) -> Iterator[Any]:
+    for part in join[:3]:
+        if isinstance(getattr(part, "property", None), RelationshipProperty):
+            # The ORM writes this condition, over a secondary table too; the criteria reach the class it leads to.
+            yield from part._extra_criteria
+        elif part is not None:
+            yield part
 
 
 def _check_writes(state: ORMExecuteState, tenant_id: UUID) -> None:

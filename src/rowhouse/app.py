@@ -22,6 +22,7 @@ from rowhouse.core.migrate import find_addresses
 from rowhouse.core.reads import Cursors
 from rowhouse.core.resource import Registry
 from rowhouse.identity.directory import IdentityDirectory
+from rowhouse.identity.provided import provide
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
 
@@ -33,6 +34,7 @@ def create_app(settings: Settings, database: Database, registry: Registry | None
 
     The start-up refuses a database role that could bypass the policies (UnsafeRole).
     """
+    provide(settings)
     found = registry or build_registry()
     routes = _routes(settings, database, found)
     directory = IdentityDirectory(database, settings)

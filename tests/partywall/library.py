@@ -47,9 +47,7 @@ class Book(TenantScoped, Base):
     kind: Mapped[str] = mapped_column(default="book")
     shelf_id: Mapped[UUID | None]
     shelf: Mapped["Shelf | None"] = relationship(back_populates="books")
-    marks: Mapped[list["Mark"]] = relationship(
-        secondary="marking", viewonly=True, order_by="Mark.label"
-    )
+    marks: Mapped[list["Mark"]] = relationship(secondary="marking", viewonly=True)
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "book"}  # noqa: RUF012
 
 
@@ -125,24 +123,31 @@ CLASSES = classify(Base.registry)
 class Stock:
     """Ids of one library's rows."""
 
+    top: UUID
     shelf: UUID
     book: UUID
     mark: UUID
 
 
-def stock(engine: Engine, tenant: Tenant) -> Stock:
+STOCK_A = Stock(*(UUID(int=0xA00 + number) for number in range(4)))
+STOCK_B = Stock(*(UUID(int=0xB00 + number) for number in range(4)))
+
+
+def stock(engine: Engine, tenant: Tenant, ids: Stock) -> None:
     """Write one library's rows, past every guard: a shelf below a shelf, two books, an atlas, a mark, a loan."""
     letter = tenant.slug[0]
-    top, shelf = Shelf(id=uuid7(), name=f"{letter} top"), Shelf(id=uuid7(), name=f"{letter} shelf")
-    shelf.parent_id = top.id
-    books = [Book(id=uuid7(), title=f"{letter} book {number}", shelf_id=shelf.id) for number in (1, 2)]
-    atlas = Atlas(id=uuid7(), title=f"{letter} atlas", shelf_id=shelf.id)
-    mark = Mark(id=uuid7(), label=f"{letter} mark")
-    marking = Marking(id=uuid7(), book_id=books[0].id, mark_id=mark.id)
-    rows = [top, mark, Loan(reader=f"{letter} reader"), shelf, *books, atlas, marking]
+    rows: list[TenantScoped] = [
+        Shelf(id=ids.top, name=f"{letter} top"),
+        Shelf(id=ids.shelf, name=f"{letter} shelf", parent_id=ids.top),
+        Book(id=ids.book, title=f"{letter} book 1", shelf_id=ids.shelf),
+        Book(title=f"{letter} book 2", shelf_id=ids.shelf),
+        Atlas(title=f"{letter} atlas", shelf_id=ids.shelf),
+        Mark(id=ids.mark, label=f"{letter} mark"),
+        Marking(book_id=ids.book, mark_id=ids.mark),
+        Loan(reader=f"{letter} reader"),
+    ]
     with Session(engine) as session, session.begin():
         for row in rows:
             row.tenant_id = tenant.id
             session.add(row)
             session.flush()
-    return Stock(shelf.id, books[0].id, mark.id)

@@ -14,10 +14,12 @@ from rich.console import Console
 
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Database, open_database
-from rowhouse.core.errors import Invalid, NotFound
+from rowhouse.core.errors import Invalid
 from rowhouse.core.migrate import Addresses, find_addresses
 from rowhouse.core.resource import Registry
 from rowhouse.identity import tenants
+from rowhouse.identity.members import system_principal
+from rowhouse.identity.provided import provide
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
 
@@ -40,20 +42,18 @@ class Program:
     async def tenant(self, slug: str) -> Tenant:
         """Return the tenant with a slug.  Raises NotFound, naming it."""
         with system_scope(reason=f"command line: look up {slug}"):
-            found = await tenants.find_tenant(self.database, slug)
-        if found is None:
-            raise NotFound(f"There is no workspace {slug}; rowhouse tenant list shows them.")
-        return found
+            return await tenants.find_tenant(self.database, slug)
 
     def call(self, tenant: Tenant, *, reason: str) -> AbstractAsyncContextManager[Call]:
         """Open a call of the operator's command line in one tenant."""
-        return open_call(self.database, self.registry, tenant, tenants.system_principal(), reason=reason)
+        return open_call(self.database, self.registry, tenant, system_principal(), reason=reason)
 
 
 @asynccontextmanager
 async def open_program(*, pool_size: int = 2) -> AsyncIterator[Program]:
     """Open the program for the environment's settings; its roles are checked before anything else."""
     settings = Settings()
+    provide(settings)
     addresses = await asyncio.to_thread(find_addresses, settings)
     database = open_database(addresses.urls, addresses.roles, pool_size=pool_size)
     try:

@@ -81,8 +81,7 @@ def _created(session: CallSession, call: Any) -> Iterator[tuple[str, Any, dict[s
         if isinstance(row, Audited):
             row.created_at = row.updated_at = row.created_at or call.now
             row.created_by_id = row.updated_by_id = call.principal.subject_id
-            values = {name: value for name, value in _values(row) if value is not None and name not in _STAMPS}
-            yield "create", row, {name: [None, value] for name, value in values.items()}
+            yield "create", row, {name: [None, value] for name, value in _values(row) if name not in _STAMPS}
         elif isinstance(row, Journal):
             row.created_at = row.created_at or call.now
             row.created_by_id = row.created_by_id or call.principal.subject_id
@@ -108,7 +107,7 @@ def _update_verb(row: Any, changes: dict[str, Any]) -> str:
 def _deleted(session: CallSession) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     for row in list(session.deleted):
         if isinstance(row, Audited):
-            yield "delete", row, {name: [value, None] for name, value in _values(row) if value is not None}
+            yield "delete", row, {name: [value, None] for name, value in _values(row)}
 
 
 def changes_of(row: Any) -> dict[str, list[Any]]:
@@ -127,9 +126,12 @@ def changes_of(row: Any) -> dict[str, list[Any]]:
 
 
 def _values(row: Any) -> Iterator[tuple[str, Any]]:
-    for attribute in inspect(row).mapper.column_attrs:
-        value = jsonable(getattr(row, attribute.key))
-        yield attribute.key, None if value is None else _redacted(attribute, [value])[0]
+    state = inspect(row)
+    columns = state.mapper.column_attrs
+    # What is set is read, not every column: most are empty, and this runs for each new row.
+    for name, value in state.dict.items():
+        if value is not None and name in columns:
+            yield name, _redacted(columns[name], [jsonable(value)])[0]
 
 
 def _redacted(attribute: Any, values: list[Any]) -> list[Any]:

@@ -20,15 +20,15 @@ _T = TypeVar("_T")
 SHORTEST, LONGEST = 10, 200
 
 # Those of ten and more characters among the passwords people choose most; shorter ones fail by length.
-_COMMONEST = frozenset(
-    "1234567890 0123456789 0987654321 1234512345 1111111111 0000000000 9876543210 12345678910 123456789a 123456789q "
-    "1q2w3e4r5t 1qaz2wsx3edc q1w2e3r4t5 qwertyuiop qwerty12345 qwerty1234 qwerty123456 qwertyuiop123 asdfghjkl1 "
-    "asdfghjkl; abcdefghij abcd123456 abc1234567 abc123456789 password12 password123 password1234 password12345 "
-    "passw0rd123 p@ssw0rd123 p@ssword123 letmein123 letmein1234 welcome123 welcome1234 iloveyou123 iloveyou12 "
-    "football123 baseball123 superman123 princess123 sunshine123 changeme123 changeme1234 administrator admin12345 "
-    "admin123456 adminadmin rootroot123 testtest123 test123456 secret1234 trustno1234 dragon12345 monkey12345 "
-    "correcthorsebatterystaple".split()
-)
+_COMMONEST_TEXT = """
+1234567890 0123456789 0987654321 1234512345 1111111111 0000000000 9876543210 12345678910 123456789a 123456789q 1q2w3e4r5t
+1qaz2wsx3edc q1w2e3r4t5 qwertyuiop qwerty12345 qwerty1234 qwerty123456 qwertyuiop123 asdfghjkl1 asdfghjkl; abcdefghij
+abcd123456 abc1234567 abc123456789 password12 password123 password1234 password12345 passw0rd123 p@ssw0rd123 p@ssword123
+letmein123 letmein1234 welcome123 welcome1234 iloveyou123 iloveyou12 football123 baseball123 superman123 princess123
+sunshine123 changeme123 changeme1234 administrator admin12345 admin123456 adminadmin rootroot123 testtest123 test123456
+secret1234 trustno1234 dragon12345 monkey12345 correcthorsebatterystaple
+"""
+_COMMONEST = frozenset(_COMMONEST_TEXT.split())
 # Each hash takes 64 MiB for some 50 ms; more of them at once would only let log-ins starve everything else.
 _WORKERS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="password")
 _HASHER = PasswordHash((Argon2Hasher(),))

@@ -7,12 +7,11 @@ address (`email_proven_at`), such an account gets into a workspace only by an in
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -117,7 +116,7 @@ def tenant_of(row: TenantRow) -> Tenant:
 
 async def workspaces(session: AsyncSession, user_id: UUID) -> list[Workspace]:
     """Return the workspaces a person can choose from, oldest membership first."""
-    rows: Sequence[Row[tuple[UUID, str, str, str, str]]] = (
+    rows = (
         await session.execute(
             select(TenantRow.id, TenantRow.slug, TenantRow.name, Membership.role, TenantRow.status)
             .join(Membership, Membership.tenant_id == TenantRow.id)
@@ -125,7 +124,7 @@ async def workspaces(session: AsyncSession, user_id: UUID) -> list[Workspace]:
             .order_by(Membership.created_at, TenantRow.id)
         )
     ).all()
-    return [Workspace(*row) for row in rows]
+    return [Workspace(row.id, row.slug, row.name, row.role, row.status) for row in rows]
 
 
 async def belongs_only_to(session: AsyncSession, user_id: UUID, tenant_id: UUID) -> bool:

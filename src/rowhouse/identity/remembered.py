@@ -15,9 +15,7 @@ class Remembered:
     Counted from the question, not from the answer: a change that was committed before the answer may be missing in it.
     """
 
-    def __init__(
-        self, life_s: float = 0.4, *, most: int = 20_000, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, life_s: float = 0.4, *, most: int = 20_000, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.life_s, self.most, self.monotonic = life_s, most, monotonic
         self._kept: dict[tuple[Any, ...], tuple[float, Any]] = {}
 

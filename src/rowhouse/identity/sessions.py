@@ -85,7 +85,7 @@ async def log_in(database: Database, settings: Settings, attempt: LogIn, *, now:
     async with database.people() as session:
         await session.execute(update(User).where(User.id == user_id).values(last_login_at=now))
         found = await workspaces(session, user_id)
-        seat = _Seat(user_id, _choose(found, attempt.tenant), attempt.client)
+        seat = _Seat(user_id, _choose(found, attempt.tenant), attempt.client, tuple(found))
         return await _open(session, settings, seat, now)
 
 
@@ -137,9 +137,10 @@ async def switch_tenant(
         user_id = ended.one_or_none()
         if user_id is None or credential.kind != "session":
             raise Unauthenticated("Sign in again.", code="session_ended")
-        if tenant_id not in {workspace.tenant_id for workspace in await workspaces(session, user_id)}:
+        found = await workspaces(session, user_id)
+        if tenant_id not in {workspace.tenant_id for workspace in found}:
             raise NotFound("This workspace does not exist, or you are not a member of it.", code="tenant_not_found")
-        return await _open(session, settings, _Seat(user_id, tenant_id, client), now)
+        return await _open(session, settings, _Seat(user_id, tenant_id, client, tuple(found)), now)
 
 
 async def log_out(database: Database, credential: Credential, *, now: datetime) -> None:
@@ -164,7 +165,8 @@ async def list_sessions(database: Database, user_id: UUID, *, now: datetime) -> 
     async with database.people() as session:
         rows = (await session.scalars(statement)).all()
     return [
-        SessionView(row.id, row.tenant_id, row.created_at, row.last_seen_at, row.expires_at, row.ip, row.user_agent) for row in rows
+        SessionView(row.id, row.tenant_id, row.created_at, row.last_seen_at, row.expires_at, row.ip, row.user_agent)
+        for row in rows
     ]
 
 
@@ -225,6 +227,7 @@ class _Seat:
     user_id: UUID
     tenant_id: UUID | None
     client: Client
+    workspaces: tuple[Workspace, ...]
 
 
 async def _open(session: AsyncSession, settings: Settings, seat: _Seat, now: datetime) -> LoggedIn:
@@ -242,8 +245,7 @@ async def _open(session: AsyncSession, settings: Settings, seat: _Seat, now: dat
     )
     session.add(row)
     await session.flush()
-    found = tuple(await workspaces(session, seat.user_id))
-    return LoggedIn(row.id, row.user_id, row.tenant_id, row.expires_at, cookie, found)
+    return LoggedIn(row.id, row.user_id, row.tenant_id, row.expires_at, cookie, seat.workspaces)
 
 
 def _end(which: ColumnElement[bool], now: datetime) -> Update:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -25,16 +26,17 @@ async def check_account(call: Call, change: Change) -> None:
         raise Conflict("This account was merged into another; undo the merge instead of restoring it.", code="merged")
     if change.verb not in {"create", "update"}:
         return
-    assign(account, _derived(account))
+    assign(account, derived_of_account(account))
     if account.annual_revenue_minor is not None and account.currency is None:
         account.currency = call.tenant.currency
     if change.verb == "create" and account.owner_user_id is None:
         account.owner_user_id = call.member_id
     if account.parent_account_id is not None and (change.verb == "create" or "parent_account_id" in change.before):
-        await _check_hierarchy(call, account, account.parent_account_id, is_new=change.verb == "create")
+        await check_depth(call, account)
 
 
-def _derived(account: Account) -> dict[str, object]:
+def derived_of_account(account: Any) -> dict[str, object]:
+    """Return the columns that follow from an account's others.  Raises Invalid (invalid_website)."""
     try:
         domain = rules.domain_norm(account.website) if account.website else None
     except ValueError as error:
@@ -50,33 +52,33 @@ def _derived(account: Account) -> dict[str, object]:
     }
 
 
-async def _check_hierarchy(call: Call, account: Account, parent_id: UUID, *, is_new: bool) -> None:
-    depth = await depth_below(call, account.id, parent_id)
-    height = 1 if is_new else await _height(call, account.id)
-    if depth + height > rules.DEEPEST_HIERARCHY:
+async def check_depth(call: Call, account: Account) -> None:
+    """Raise Conflict (hierarchy_cycle, hierarchy_too_deep) unless an account and all below it stand in a tree of ten levels.
+
+    Every ancestor is locked, since two moves at once could otherwise close a cycle that neither saw.
+    """
+    depth = await _levels_above(call, account)
+    levels = depth + await _height(call, account.id)
+    if levels > rules.DEEPEST_HIERARCHY:
         raise Conflict(
-            f"The hierarchy would be {depth + height} levels deep; {rules.DEEPEST_HIERARCHY} are allowed.",
+            f"The hierarchy would be {levels} levels deep; {rules.DEEPEST_HIERARCHY} are allowed.",
             code="hierarchy_too_deep",
             field="parent_account_id",
         )
 
 
-async def depth_below(call: Call, account_id: UUID, parent_id: UUID) -> int:
-    """Return how many levels stand above an account that gets this parent, holding each of them.
-
-    Every ancestor is locked, since two moves at once could otherwise close a cycle that neither saw.
-    Raises Conflict (hierarchy_cycle).
-    """
-    depth, above = 0, parent_id
+async def _levels_above(call: Call, account: Account) -> int:
+    depth, above = 0, account.parent_account_id
     while above is not None and depth <= rules.DEEPEST_HIERARCHY:
-        if above == account_id:
+        if above == account.id:
             raise Conflict("An account cannot stand below itself.", code="hierarchy_cycle", field="parent_account_id")
         depth += 1
-        above = (await call.load(Account, above, lock=True)).parent_account_id  # type: ignore[assignment]
+        above = (await call.load(Account, above, lock=True)).parent_account_id
     return depth
 
 
 async def _height(call: Call, account_id: UUID) -> int:
+    """Return the number of levels from an account down; one for an account that nothing stands below."""
     height, level = 1, [account_id]
     while height <= rules.DEEPEST_HIERARCHY:
         level = list((await call.session.scalars(select(Account.id).where(Account.parent_account_id.in_(level)))).all())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 from sqlalchemy import select
 
@@ -57,7 +59,7 @@ async def check_contact(call: Call, change: Change) -> None:
     if change.verb not in {"create", "update"}:
         return
     _check_changed(call, contact, change)
-    assign(contact, _derived(contact))
+    assign(contact, derived_of_contact(contact))
     if change.verb == "create" and contact.owner_user_id is None:
         contact.owner_user_id = call.member_id
     if contact.is_primary:
@@ -77,7 +79,8 @@ def _check_changed(call: Call, contact: CRMContact, change: Change) -> None:
         contact.consent_email, contact.consent_at, contact.consent_source = False, None, None
 
 
-def _derived(contact: CRMContact) -> dict[str, object]:
+def derived_of_contact(contact: Any) -> dict[str, object]:
+    """Return the columns that follow from a person's others.  Raises Invalid (name_required, invalid_email)."""
     full_name = " ".join(part for part in (contact.first_name, contact.last_name) if part)
     name = full_name or contact.email
     if not name:

@@ -13,7 +13,7 @@ from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Invalid
 from rowhouse.core.operations import assign
 from rowhouse.core.permissions import Role
-from rowhouse.core.resource import Change, Input, action
+from rowhouse.core.resource import Change, Input, NoInput, action
 from rowhouse.core.schemas import clean_text
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.actions.known import forget_pipelines, pipelines, stages_of
@@ -102,7 +102,7 @@ async def reorder_stages(call: Call, pipeline: Pipeline, data: ReorderStages) ->
 
 
 @action(role=Role.ADMIN)
-async def make_default(call: Call, pipeline: Pipeline, data: Input) -> Pipeline:
+async def make_default(call: Call, pipeline: Pipeline, data: NoInput) -> Pipeline:
     """Make a pipeline the one new deals begin in.  Raises Conflict (archived, pipeline_inactive)."""
     if pipeline.archived_at is not None:
         raise Conflict("The pipeline is archived; restore it first.", code="archived")

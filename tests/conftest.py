@@ -1,0 +1,197 @@
+"""The small cast every test uses, on a real PostgreSQL with real policies and the bound roles."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from server import database_name, fresh_database, test_server
+
+from partywall import Tenant, system_scope
+from rowhouse.app import create_app
+from rowhouse.core import clock
+from rowhouse.core.call import Call, open_call
+from rowhouse.core.db import Database, open_database
+from rowhouse.core.migrate import Addresses, find_addresses, migrate
+from rowhouse.core.permissions import Principal, Role
+from rowhouse.core.resource import Registry
+from rowhouse.identity import tenants
+from rowhouse.identity.keys import NewKey, create_key
+from rowhouse.identity.members import NewMember, add_member, system_principal
+from rowhouse.identity.provided import provide
+from rowhouse.modules.crm.actions.pipelines import provision
+from rowhouse.registry import build_registry
+from rowhouse.settings import Settings
+
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    server = test_server()
+    url = fresh_database(server, database_name("rowhouse"))
+    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    found = Settings(DATABASE_URL=text, secret_key="test secret, the same for every worker of a run", log_level="error")
+    provide(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def addresses(settings: Settings) -> Addresses:
+    found = find_addresses(settings)
+    migrate(settings, found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return build_registry()
+
+
+@pytest.fixture(scope="session")
+async def database(addresses: Addresses) -> AsyncIterator[Database]:
+    found = open_database(addresses.urls, addresses.roles, pool_size=4)
+    await found.check_roles()
+    yield found
+    await found.close()
+
+
+TenantMaker = Callable[[str], Awaitable[tuple[Tenant, Principal]]]
+
+
+@pytest.fixture(scope="session")
+def make_tenant(database: Database, registry: Registry) -> TenantMaker:
+    """Make a tenant with its default pipeline and return it with its owner."""
+
+    async def make(prefix: str) -> tuple[Tenant, Principal]:
+        slug = f"{prefix}-{secrets.token_hex(3)}"
+        new = tenants.NewTenant(
+            name=f"{prefix.title()} Ltd",
+            slug=slug,
+            owner_email=f"owner@{slug}.example",
+            owner_name=f"Owner of {prefix}",
+            owner_password=PASSWORD,
+        )
+        with system_scope(reason="the tests' own tenants"):
+            tenant = await tenants.create_tenant(database, new, now=clock.utc_now())
+        async with open_call(database, registry, tenant, system_principal(), reason="provision") as call:
+            await provision(call)
+            owner = await add_member(call, NewMember(email=new.owner_email, role=Role.OWNER))
+        return tenant, Principal("session", owner.id, owner.id, Role.OWNER)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Person:
+    """One of the cast: a member with a key of all scopes."""
+
+    tenant: Tenant
+    principal: Principal
+    email: str
+    key: str
+    client: httpx.AsyncClient
+
+    @property
+    def id(self) -> str:
+        return str(self.principal.member_id)
+
+
+@dataclass(frozen=True)
+class World:
+    """Two tenants with mirrored casts, and somebody who belongs to neither."""
+
+    tenant_a: Tenant
+    tenant_b: Tenant
+    people: dict[str, Person]
+    stranger: httpx.AsyncClient
+
+
+@pytest.fixture(scope="session")
+def app(settings: Settings, database: Database, registry: Registry) -> Any:
+    return create_app(settings, database, registry)
+
+
+@pytest.fixture(scope="session")
+async def world(app: Any, database: Database, registry: Registry, make_tenant: TenantMaker) -> AsyncIterator[World]:
+    people: dict[str, Person] = {}
+    found: dict[str, Tenant] = {}
+    for letter in ("a", "b"):
+        tenant, owner = await make_tenant(f"tenant-{letter}")
+        found[letter] = tenant
+        for role in Role:
+            people[f"{role.lower()}_{letter}"] = await _person(app, database, registry, tenant, role, owner)
+    stranger = _client(app, found["a"], None)
+    yield World(found["a"], found["b"], people, stranger)
+    for client in (*(person.client for person in people.values()), stranger):
+        await client.aclose()
+
+
+async def _person(app: Any, database: Database, registry: Registry, tenant: Tenant, role: Role, owner: Principal) -> Person:
+    email = f"{role.lower()}@{tenant.slug}.example"
+    async with open_call(database, registry, tenant, owner) as call:
+        if role is Role.OWNER:
+            member_id = owner.member_id
+        else:
+            row = await add_member(call, NewMember(email=email, name=f"{role.title()} Person", role=role, password=PASSWORD))
+            member_id = row.id
+    principal = Principal("session", member_id, member_id, role)
+    async with open_call(database, registry, tenant, principal) as call:
+        made = await create_key.run(call, NewKey(name="tests", scopes=["*"]))
+    return Person(tenant, principal, email, made.key, _client(app, tenant, made.key))
+
+
+def _client(app: Any, tenant: Tenant, key: str | None) -> httpx.AsyncClient:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url=f"http://{tenant.slug}.localhost", headers=headers)
+
+
+@pytest.fixture
+def owner_a(world: World) -> Person:
+    return world.people["owner_a"]
+
+
+@pytest.fixture
+def admin_a(world: World) -> Person:
+    return world.people["admin_a"]
+
+
+@pytest.fixture
+def member_a(world: World) -> Person:
+    return world.people["member_a"]
+
+
+@pytest.fixture
+def viewer_a(world: World) -> Person:
+    return world.people["viewer_a"]
+
+
+@pytest.fixture
+def owner_b(world: World) -> Person:
+    return world.people["owner_b"]
+
+
+@pytest.fixture
+def member_b(world: World) -> Person:
+    return world.people["member_b"]
+
+
+@pytest.fixture
+def stranger(world: World) -> httpx.AsyncClient:
+    """A client at tenant A's host without a credential."""
+    return world.stranger
+
+
+CallMaker = Callable[[Person], AbstractAsyncContextManager[Call]]
+
+
+@pytest.fixture
+def call_as(database: Database, registry: Registry) -> CallMaker:
+    """Open a call of one of the cast."""
+    return lambda person: open_call(database, registry, person.tenant, person.principal)

@@ -1,0 +1,83 @@
+"""Every statement shape, by the guard alone, by the policies alone, and by both.
+
+Guard alone: the connection is a superuser's, whom no policy binds. Policies alone: a plain session of the app's role.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from engines import Engines
+from library import TENANT_A, Book, Shelf
+from read_shapes import LOADS, READS, Outcome, Read
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from partywall import GuardRefusal, TenantMismatch, TenantSession, tenant_scope
+from partywall.rls import set_tenant_sql
+
+MODES = ("guard", "policies", "both")
+REFUSALS = (GuardRefusal, TenantMismatch, DBAPIError)
+by_mode = pytest.mark.parametrize("mode", MODES)
+
+
+@contextmanager
+def session_of(connection: Connection, mode: str) -> Iterator[Session]:
+    """A session of tenant A with one layer or both."""
+    if mode == "policies":
+        with Session(connection, autoflush=False, expire_on_commit=False) as session:
+            session.connection().exec_driver_sql(set_tenant_sql(TENANT_A.id))
+            yield session
+    else:
+        with tenant_scope(TENANT_A), TenantSession(connection) as session:
+            yield session
+
+
+@pytest.fixture
+def connection(engines: Engines, mode: str) -> Iterator[Connection]:
+    engine = engines.superuser if mode == "guard" else engines.app
+    with engine.connect() as connection, connection.begin() as transaction:
+        yield connection
+        transaction.rollback()
+
+
+def words(rows: Iterable[Any]) -> list[str]:
+    """Return every text and every name of a row, at any depth."""
+    found = []
+    for row in rows:
+        for value in row if isinstance(row, tuple) else (row,):
+            if isinstance(value, Book | Shelf):
+                value = value.title if isinstance(value, Book) else value.name
+            if isinstance(value, str):
+                found.append(value)
+    return found
+
+
+@by_mode
+@pytest.mark.parametrize("shape", READS, ids=[shape.name for shape in READS])
+def test_a_statement_gives_the_tenants_own_rows_or_is_refused(connection: Connection, mode: str, shape: Read) -> None:
+    expected = shape.policy if mode == "policies" else shape.guard
+    with session_of(connection, mode) as session:
+        if expected is Outcome.REFUSED:
+            with pytest.raises(REFUSALS):
+                session.execute(shape.statement)
+            return
+
+        rows = session.execute(shape.statement).all()
+
+    assert len(rows) == shape.rows
+    assert [word for word in words(rows) if word.startswith("b ")] == []
+
+
+@by_mode
+@pytest.mark.parametrize(("load", "rows"), LOADS, ids=[load.__name__.strip("_") for load, _ in LOADS])
+def test_a_load_gives_the_tenants_own_rows(
+    connection: Connection, mode: str, load: Callable[[Session], Iterable[str]], rows: int
+) -> None:
+    with session_of(connection, mode) as session:
+        found = list(load(session))
+
+    assert len(found) == rows
+    assert [word for word in found if not word.startswith("a")] == []

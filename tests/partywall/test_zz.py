@@ -1,1 +1,0 @@
-def test_x(engines, stock_a): pass
