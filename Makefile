@@ -10,7 +10,7 @@ ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3 python3.14
 
-.PHONY: help up stop test check test-all lock clean
+.PHONY: help up stop test check test-all lock migration clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-all: $(VENV)/.dev ## run all tests on the embedded PostgreSQL 18, then on a
 
 lock: $(VENV)/.python ## choose the newest allowed packages anew and write both lock files
 	sh scripts/lock.sh $(BIN)/python
+
+migration: $(VENV)/.dev ## write a migration from the changed models: make migration MESSAGE="add notes"
+	$(BIN)/python scripts/revision.py "$(MESSAGE)"
 
 clean: ## remove the environment and all caches; data in .rowhouse stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis dist build

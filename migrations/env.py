@@ -7,7 +7,7 @@ from alembic.operations import ops
 from sqlalchemy import Connection
 
 from partywall import classify
-from partywall.rls import Roles
+from partywall.rls import ProtectTable, Roles
 from rowhouse.core.db import Base
 
 
@@ -21,8 +21,6 @@ def protect_new_tables(_context: object, _revision: object, directives: list[ops
 
 
 def _protection(operation: object, classes: object) -> list[ops.MigrateOperation]:
-    from partywall.rls import ProtectTable
-
     if not isinstance(operation, ops.CreateTableOp):
         return []
     found = classes[operation.table_name]  # type: ignore[index]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from cast import PASSWORD, CallMaker, Person, TenantMaker, World
 from server import database_name, fresh_database, test_server
 
 from partywall import Tenant, system_scope
 from rowhouse.app import create_app
 from rowhouse.core import clock
-from rowhouse.core.call import Call, open_call
+from rowhouse.core.call import open_call
 from rowhouse.core.db import Database, open_database
+from rowhouse.core.logs import configure_logs
 from rowhouse.core.migrate import Addresses, find_addresses, migrate
 from rowhouse.core.permissions import Principal, Role
 from rowhouse.core.resource import Registry
@@ -28,9 +28,6 @@ from rowhouse.modules.crm.actions.pipelines import provision
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
 
-PASSWORD = "correct horse battery staple"
-
-
 @pytest.fixture(scope="session")
 def settings() -> Settings:
     server = test_server()
@@ -38,6 +35,7 @@ def settings() -> Settings:
     text = url.set(drivername="postgresql").render_as_string(hide_password=False)
     found = Settings(DATABASE_URL=text, secret_key="test secret, the same for every worker of a run", log_level="error")
     provide(found)
+    configure_logs(found)
     return found
 
 
@@ -61,9 +59,6 @@ async def database(addresses: Addresses) -> AsyncIterator[Database]:
     await found.close()
 
 
-TenantMaker = Callable[[str], Awaitable[tuple[Tenant, Principal]]]
-
-
 @pytest.fixture(scope="session")
 def make_tenant(database: Database, registry: Registry) -> TenantMaker:
     """Make a tenant with its default pipeline and return it with its owner."""
@@ -85,31 +80,6 @@ def make_tenant(database: Database, registry: Registry) -> TenantMaker:
         return tenant, Principal("session", owner.id, owner.id, Role.OWNER)
 
     return make
-
-
-@dataclass(frozen=True)
-class Person:
-    """One of the cast: a member with a key of all scopes."""
-
-    tenant: Tenant
-    principal: Principal
-    email: str
-    key: str
-    client: httpx.AsyncClient
-
-    @property
-    def id(self) -> str:
-        return str(self.principal.member_id)
-
-
-@dataclass(frozen=True)
-class World:
-    """Two tenants with mirrored casts, and somebody who belongs to neither."""
-
-    tenant_a: Tenant
-    tenant_b: Tenant
-    people: dict[str, Person]
-    stranger: httpx.AsyncClient
 
 
 @pytest.fixture(scope="session")
@@ -186,9 +156,6 @@ def member_b(world: World) -> Person:
 def stranger(world: World) -> httpx.AsyncClient:
     """A client at tenant A's host without a credential."""
     return world.stranger
-
-
-CallMaker = Callable[[Person], AbstractAsyncContextManager[Call]]
 
 
 @pytest.fixture

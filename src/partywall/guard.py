@@ -217,6 +217,8 @@ def _elements(statement: Any, nested: list[Any]) -> Iterator[ClauseElement]:
         if isinstance(element, SelectBase) and not isinstance(element, ScalarSelect):
             nested.append(element)
             continue
+        if isinstance(element, UpdateBase):
+            raise GuardRefusal("a write inside another statement skips the filter; execute it by itself")
         yield element
         if isinstance(element, ColumnClause):
             # A column does not list its table among its children, so a sub-select would stay unseen.

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from alembic.autogenerate import renderers
 from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import Connection, MetaData, Table, text
+from sqlalchemy.exc import DBAPIError
 
 from partywall.errors import UnsafeRole
 from partywall.tables import TENANT_COLUMN, Classification, TableClass
@@ -23,6 +25,9 @@ PREDICATE = f"{TENANT_COLUMN} = nullif(current_setting('{SETTING}', true), '')::
 TENANT_POLICY = "partywall_tenant"
 OPERATOR_POLICY = "partywall_operator"
 IDENTITY_POLICY = "partywall_identity"
+# duplicate_object, unique_violation, and the internal error "tuple concurrently updated".
+_RACED = frozenset({"42710", "23505", "XX000"})
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +62,29 @@ def create_roles(connection: Connection, roles: Roles, passwords: Mapping[str, s
 
     passwords: one per role name.  Needs CREATEROLE.  Two callers at once are safe.
     """
-    # Roles belong to the whole cluster, so two migrations of two databases would otherwise race.
-    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('partywall.create_roles'))"))
-    quote = connection.dialect.identifier_preparer.quote
     for name in roles.login():
-        exists = connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": name}).scalar()
-        verb = "ALTER" if exists else "CREATE"
-        connection.exec_driver_sql(
-            f"{verb} ROLE {quote(name)} LOGIN INHERIT NOCREATEDB NOCREATEROLE PASSWORD {_literal(passwords[name])}"
-        )
-        attributes = connection.execute(
-            text("SELECT rolsuper OR rolbypassrls OR rolreplication FROM pg_roles WHERE rolname = :name"),
-            {"name": name},
-        ).scalar()
-        if attributes:
-            connection.exec_driver_sql(f"ALTER ROLE {quote(name)} NOSUPERUSER NOBYPASSRLS NOREPLICATION")
+        for attempt in range(_ATTEMPTS):
+            try:
+                with connection.begin_nested():
+                    _bring_role(connection, name, passwords[name])
+                break
+            except DBAPIError as error:
+                # Roles belong to the whole cluster and advisory locks to one database: a migration of another database
+                # may be changing the same role. The server made us wait for its end, so trying again finds it done.
+                if getattr(error.orig, "sqlstate", "") not in _RACED or attempt == _ATTEMPTS - 1:
+                    raise
+
+
+def _bring_role(connection: Connection, name: str, password: str) -> None:
+    quoted = connection.dialect.identifier_preparer.quote(name)
+    found = connection.execute(
+        text("SELECT rolsuper OR rolbypassrls OR rolreplication AS unsafe FROM pg_roles WHERE rolname = :name"), {"name": name}
+    ).one_or_none()
+    connection.exec_driver_sql(
+        f"{'ALTER' if found else 'CREATE'} ROLE {quoted} LOGIN INHERIT NOCREATEDB NOCREATEROLE PASSWORD {_literal(password)}"
+    )
+    if found and found.unsafe:
+        connection.exec_driver_sql(f"ALTER ROLE {quoted} NOSUPERUSER NOBYPASSRLS NOREPLICATION")
 
 
 def harden_database(connection: Connection, roles: Roles) -> None:
@@ -141,8 +154,8 @@ def _grants(found: Classification, name: str, role: str, privileges: frozenset[s
     whole = sorted(privileges - {"UPDATE"})
     if whole:
         yield f"GRANT {', '.join(whole)} ON {name} TO {_identifier(role)}"
-    if "UPDATE" in privileges:
-        columns = updatable_columns(found)
+    columns = updatable_columns(found) if "UPDATE" in privileges else []
+    if columns:
         yield f"GRANT UPDATE ({', '.join(_identifier(column) for column in columns)}) ON {name} TO {_identifier(role)}"
 
 
@@ -179,7 +192,8 @@ def assert_role(connection: Connection, expected: str) -> None:
 def _literal(value: str) -> str:
     if "\0" in value or "\\" in value:
         raise ValueError("a password must not contain NUL or backslash")
-    return "'" + value.replace("'", "''") + "'"
+    # The driver reads a single percent sign as a placeholder.
+    return "'" + value.replace("'", "''").replace("%", "%%") + "'"
 
 
 def _identifier(name: str) -> str:
@@ -219,3 +233,9 @@ def _protect_table(operations: Operations, operation: ProtectTable) -> None:
 
 def _reflected(connection: Connection, name: str) -> Table:
     return Table(name, MetaData(), autoload_with=connection, resolve_fks=False)
+
+
+@renderers.dispatch_for(ProtectTable)
+def _render_protect_table(_context: object, operation: ProtectTable) -> str:
+    rest = "".join(f", {name}={value!r}" for name, value in operation.declared.items())
+    return f"op.protect_table({operation.table!r}, {operation.table_class!r}{rest})"

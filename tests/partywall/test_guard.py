@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from engines import Engines
-from library import TENANT_A, Book, Shelf
+from library import STOCK_B, TENANT_A, TENANT_B, Book, Shelf
 from read_shapes import LOADS, READS, Outcome, Read
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
+from write_shapes import WRITES, Write
 
-from partywall import GuardRefusal, TenantMismatch, TenantSession, tenant_scope
+from partywall import GuardRefusal, Tenant, TenantMismatch, TenantSession, tenant_scope
 from partywall.rls import set_tenant_sql
 
 MODES = ("guard", "policies", "both")
@@ -38,9 +40,9 @@ def session_of(connection: Connection, mode: str) -> Iterator[Session]:
 @pytest.fixture
 def connection(engines: Engines, mode: str) -> Iterator[Connection]:
     engine = engines.superuser if mode == "guard" else engines.app
-    with engine.connect() as connection, connection.begin() as transaction:
+    with engine.connect() as connection:
+        connection.begin()
         yield connection
-        transaction.rollback()
 
 
 def words(rows: Iterable[Any]) -> list[str]:
@@ -81,3 +83,41 @@ def test_a_load_gives_the_tenants_own_rows(
 
     assert len(found) == rows
     assert [word for word in found if not word.startswith("a")] == []
+
+
+def texts_of(connection: Connection, tenant: Tenant) -> list[str]:
+    """Return one tenant's rows as the database writes them; the policies are told that it is asking."""
+    connection.exec_driver_sql(set_tenant_sql(tenant.id))
+    rows: list[str] = []
+    for name in ("shelf", "book", "mark", "marking", "loan", "language"):
+        owned = "" if name == "language" else f"WHERE tenant_id = '{tenant.id}'"
+        rows += connection.exec_driver_sql(f"SELECT '{name} ' || t::text FROM {name} t {owned} ORDER BY 1").scalars()
+    return rows
+
+
+@pytest.fixture
+def foreign(engines: Engines) -> Book:
+    with Session(engines.superuser) as session:
+        return session.scalars(select(Book).where(Book.id == STOCK_B.book)).one()
+
+
+@by_mode
+@pytest.mark.parametrize("write", WRITES, ids=[write.run.__name__ for write in WRITES])
+def test_a_write_changes_the_tenants_own_rows_or_is_refused(
+    connection: Connection, mode: str, write: Write, foreign: Book
+) -> None:
+    own_before, foreign_before = texts_of(connection, TENANT_A), texts_of(connection, TENANT_B)
+    expected = write.policy if mode == "policies" else write.guard
+    with session_of(connection, mode) as session:
+        if expected is Outcome.REFUSED:
+            with pytest.raises((*REFUSALS, StaleDataError, InvalidRequestError)):
+                write.run(session, foreign)
+            return
+
+        rows = write.run(session, foreign)
+
+        own_after, foreign_after = texts_of(connection, TENANT_A), texts_of(connection, TENANT_B)
+    assert rows == write.rows
+    assert foreign_after == foreign_before
+    assert len(set(own_after) ^ set(own_before)) >= write.rows
+    assert (own_after == own_before) is (write.rows == 0)

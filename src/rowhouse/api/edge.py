@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import structlog
-from partywall import uuid7
 
-from rowhouse.api.problems import MEDIA_TYPE
+from partywall import uuid7
 from rowhouse.api.system import REQUESTS, SECONDS
+from rowhouse.core.errors import TooLarge
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -19,17 +19,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _log = structlog.get_logger()
+_TOO_LARGE = "The body is larger than this server accepts; send less, or import a file."
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
-_TOO_LARGE = (
-    b'{"type":"about:blank","title":"Content Too Large","status":413,"code":"body_too_large",'
-    b'"detail":"The body is larger than this server accepts; send less, or import a file."}'
-)
-
-
-class BodyTooLarge(Exception):
-    """The body went on beyond the limit."""
-
-
 class Edge:
     """Pure ASGI: numbers each request, limits its body, logs and counts its answer."""
 
@@ -50,9 +41,6 @@ class Edge:
         started = time.perf_counter()
         try:
             await self.app(scope, self._limited(scope, receive), answer)
-        except BodyTooLarge:
-            if not answer.status:
-                await _send_too_large(answer)
         finally:
             _report(scope, seen, answer.status or 500, time.perf_counter() - started)
 
@@ -64,11 +52,11 @@ class Edge:
         async def limited() -> Message:
             nonlocal seen
             if too_large:
-                raise BodyTooLarge
+                raise TooLarge(_TOO_LARGE)
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self.max_body_bytes:
-                raise BodyTooLarge
+                raise TooLarge(_TOO_LARGE)
             return message
 
         return limited
@@ -88,12 +76,6 @@ class _Answer:
             extra = [(b"x-request-id", self._request_id.encode()), (b"x-content-type-options", b"nosniff")]
             message["headers"] = [*message.get("headers", []), *extra]
         await self._send(message)
-
-
-async def _send_too_large(send: Send) -> None:
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(_TOO_LARGE)).encode()), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": _TOO_LARGE})
 
 
 def _request_id(scope: Scope) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from partywall.errors import NoTenant, PartywallError
 from pydantic_core import to_json
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from partywall.errors import NoTenant, PartywallError
 from rowhouse.core.errors import BadRequest, RowhouseError, Unavailable
 
 _log = structlog.get_logger()

@@ -11,10 +11,10 @@ from uuid import UUID
 
 from fastapi import Request
 from fastapi.responses import Response
-from partywall.errors import NoTenant
-from partywall.resolve import Resolution
 from pydantic_core import to_json
 
+from partywall.errors import NoTenant
+from partywall.resolve import Resolution
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Database
 from rowhouse.core.errors import BadRequest, Forbidden, Invalid, Unauthenticated

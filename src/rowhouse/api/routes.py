@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
+from rowhouse.api.problems import body_of
 from rowhouse.api.requests import (
     api_of,
     json_answer,
@@ -25,9 +26,8 @@ from rowhouse.core.call import Call
 from rowhouse.core.csv_lines import csv_line
 from rowhouse.core.errors import Invalid
 from rowhouse.core.operations import BulkItem
-from rowhouse.core.reads import row_as_json
+from rowhouse.core.reads import Query, row_as_json
 from rowhouse.core.resource import Action, Kind, Registry, Report, Resource, parent_table
-from rowhouse.api.problems import body_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 _BULK_VERBS = ("create", "update", "archive", "restore")
@@ -188,50 +188,26 @@ def _history(resource: Resource) -> Handler:
 
 def _export(resource: Resource) -> Handler:
     async def handler(request: Request) -> Response:
-        context = tenant_call(request)
-        call = await context.__aenter__()
-        # The permission and the query are checked before the first byte, so that a refusal is a proper answer.
-        try:
+        async with tenant_call(request) as call:
+            # Checked in a call of its own before the first byte, so that a refusal is a proper answer.
             query = list_query(request, resource, parent_id=_parent_id(request, resource))
-            rows = operations.export(call, resource, query)
-            names = list(query.fields) or [column.key for column in resource.shown()]
-            first = await anext(rows, None)
-        except BaseException as error:
-            await context.__aexit__(type(error), error, error.__traceback__)
-            raise
+            await operations.check_export(call, resource, query)
         headers = {
             "content-disposition": f'attachment; filename="{resource.name}.csv"',
             "cache-control": "private, no-store",
-            "x-content-type-options": "nosniff",
         }
-        lines = _csv(context, names, first, rows)
+        lines = _csv(request, resource, query)
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
 
     return handler
 
 
-async def _csv(
-    context: Any, names: list[str], first: Mapping[str, Any] | None, rows: AsyncIterator[Mapping[str, Any]]
-) -> AsyncIterator[bytes]:
-    async with _entered(context):
-        yield csv_line(names)
-        if first is not None:
-            yield csv_line([first[name] for name in names])
-        async for row in rows:
+async def _csv(request: Request, resource: Resource, query: Query) -> AsyncIterator[bytes]:
+    names = list(query.fields) or [column.key for column in resource.shown()]
+    yield csv_line(names)
+    async with tenant_call(request) as call:
+        async for row in operations.export(call, resource, query):
             yield csv_line([row[name] for name in names])
-
-
-class _entered:
-    """The exit of a context that was entered before the response began."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self._context.__aexit__(*error)
 
 
 def _settings_get(resource: Resource) -> Handler:

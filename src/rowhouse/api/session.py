@@ -7,11 +7,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from partywall.resolve import Credential
 from pydantic import Field
 from pydantic_core import to_jsonable_python
 from starlette.datastructures import MutableHeaders
 
+from partywall.resolve import Credential
 from rowhouse.api.requests import api_of, check_csrf, json_answer, plain_params, read_body, resolution_of, row_id_of
 from rowhouse.core import clock
 from rowhouse.core.errors import Forbidden, Unauthenticated
@@ -163,7 +163,9 @@ async def accept(request: Request) -> Response:
     if credential is not None:
         check_csrf(request)
     user_id = credential.subject_id if credential is not None and credential.kind == "session" else None
-    acceptance = Acceptance(given.token, user_id=user_id, name=given.name or "", password=given.password or "", client=_client(request))
+    acceptance = Acceptance(
+        given.token, user_id=user_id, name=given.name or "", password=given.password or "", client=_client(request)
+    )
     await accept_invitation(api_of(request).database, acceptance, now=clock.utc_now())
     return Response(status_code=204)
 

@@ -38,7 +38,9 @@ def create(
     async def work(program: Program) -> KeyMade:
         found = await program.tenant(tenant)
         async with program.call(found, reason="command line: make a key") as call:
-            row = (await call.session.scalars(select(Membership).where(Membership.email == normalise_email(member)))).one_or_none()
+            row = (
+                await call.session.scalars(select(Membership).where(Membership.email == normalise_email(member)))
+            ).one_or_none()
         if row is None or row.archived_at is not None:
             raise NotFound(f"{member} is no active member of {tenant}.")
         acting = Principal("session", row.id, row.id, Role(row.role))

@@ -31,7 +31,9 @@ _START_LIMIT_S = 60
 _STOP_LIMIT_S = 15
 
 
-def up(demo_data: Annotated[bool, typer.Option("--demo/--no-demo", help="Create the workspaces central, east, west.")] = True) -> None:
+def up(
+    demo_data: Annotated[bool, typer.Option("--demo/--no-demo", help="Create the workspaces central, east, west.")] = True,
+) -> None:
     """Bring everything up: database, schema, demo workspaces, web server, worker. Ctrl-C stops it all."""
     settings = Settings()
     for number in (signal.SIGTERM, signal.SIGHUP):

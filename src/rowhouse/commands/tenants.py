@@ -28,7 +28,9 @@ def create(
     owner_name: Annotated[str, typer.Option(help="Name of the first owner.")] = "",
     currency: Annotated[str, typer.Option(help="ISO 4217 code in which sums are shown.")] = "USD",
     timezone: Annotated[str, typer.Option(help="IANA name; days and months begin there.")] = "UTC",
-    password: Annotated[str | None, typer.Option(help="First password of the owner.", prompt=False, envvar="ROWHOUSE_OWNER_PASSWORD")] = None,
+    password: Annotated[
+        str | None, typer.Option(help="First password of the owner.", prompt=False, envvar="ROWHOUSE_OWNER_PASSWORD")
+    ] = None,
 ) -> None:
     """Open a workspace with its owner and the usual pipeline."""
     new = NewTenant(

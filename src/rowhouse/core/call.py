@@ -139,9 +139,7 @@ async def open_call(
     about.setdefault("now", clock.utc_now())
     with tenant_scope(tenant):
         async with database.tenant(tenant) as session:
-            call = Call(
-                tenant=tenant, principal=principal, database=database, session=session, registry=registry, **about
-            )
+            call = Call(tenant=tenant, principal=principal, database=database, session=session, registry=registry, **about)
             session.sync_session.info["call"] = call
             yield call
             await call.flush()

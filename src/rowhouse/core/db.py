@@ -185,8 +185,6 @@ def _answer(diagnosis: Any) -> RowhouseError:
     if name.startswith("uq_"):
         return Conflict(f"Another record already has this {' and '.join(fields)}.", code="duplicate", field=field)
     if name.startswith("fk_"):
-        if getattr(diagnosis, "sqlstate", "") == "23001" or "still referenced" in (diagnosis.message_primary or ""):
-            return Conflict("Other records still refer to this one; move or remove them first.", code="has_dependents")
         return ReferenceNotFound(field)
     return Invalid("A value breaks a rule of this record.", code="rule_broken", field=field)
 

@@ -19,9 +19,9 @@ from partywall import TenantScoped
 from rowhouse.core.audit import AuditEntry, changes_of, entry
 from rowhouse.core.call import Call
 from rowhouse.core.db import Base, Record
-from rowhouse.core.errors import Conflict, Fault, Forbidden, Invalid, NotFound, RowhouseError, StaleVersion
+from rowhouse.core.errors import Conflict, Fault, Forbidden, Invalid, NotFound, ReferenceNotFound, RowhouseError, StaleVersion
 from rowhouse.core.permissions import READS, Role, allows
-from rowhouse.core.reads import Cursors, Page, Query, as_json, get_row, list_rows, stream_rows
+from rowhouse.core.reads import Cursors, Page, Query, as_json, check_query, get_row, list_rows, stream_rows
 from rowhouse.core.resource import Action, Change, Kind, Report, Resource, parent_table
 from rowhouse.core.schemas import create_schema, update_schema
 
@@ -54,14 +54,20 @@ async def list_(call: Call, resource: Resource, query: Query, cursors: Cursors) 
 
 
 async def export(call: Call, resource: Resource, query: Query) -> AsyncIterator[dict[str, Any]]:
-    """Yield every matching row; the export itself is audited."""
-    require(call, resource, "list")
-    require(call, resource, "export", reads=True)
-    await _check_parent(call, resource, query.parent_id)
+    """Yield every matching row, in bounded memory; the export itself is audited."""
+    await check_export(call, resource, query)
     call.session.add(entry(call, "export", None, {"resource": resource.name}))
     await call.flush()
     async for row in stream_rows(call, resource, query):
         yield row
+
+
+async def check_export(call: Call, resource: Resource, query: Query) -> None:
+    """Raise what `export` would raise, before the first row is asked for."""
+    require(call, resource, "list")
+    require(call, resource, "export", reads=True)
+    await _check_parent(call, resource, query.parent_id)
+    check_query(call, resource, query)
 
 
 async def get(
@@ -154,7 +160,10 @@ async def delete(
 async def remove(call: Call, resource: Resource, row: Any) -> None:
     """Remove a loaded row, with its check and event; for operations that have asked for permission already."""
     await call.session.delete(row)
-    await _finish(call, resource, Change(row, "delete"))
+    try:
+        await _finish(call, resource, Change(row, "delete"))
+    except ReferenceNotFound as error:
+        raise Conflict("Other records still refer to this one; move or remove them first.", code="has_dependents") from error
 
 
 async def act(
@@ -355,7 +364,9 @@ def _references(table: str) -> Mapping[str, type[TenantScoped]]:
 @cache
 def _models() -> dict[str, type[TenantScoped]]:
     return {
-        inspect(mapper.class_).local_table.name: mapper.class_ for mapper in Base.registry.mappers if issubclass(mapper.class_, TenantScoped)
+        inspect(mapper.class_).local_table.name: mapper.class_
+        for mapper in Base.registry.mappers
+        if issubclass(mapper.class_, TenantScoped)
     }
 
 
@@ -374,7 +385,9 @@ def _typed(kind: Any, value: Any, field: str) -> Any:
 def _fault(problem: Any) -> Fault:
     field = ".".join(str(part) for part in problem["loc"])
     code = {"extra_forbidden": "unknown_field", "missing": "required"}.get(problem["type"], "invalid_value")
-    message = {"unknown_field": "There is no such field here.", "required": "This field is required."}.get(code, problem["msg"])
+    message = {"unknown_field": "There is no such field here.", "required": "This field is required."}.get(
+        code, problem["msg"].removeprefix("Value error, ")
+    )
     return Fault(field, code, message)
 
 

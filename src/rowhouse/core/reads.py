@@ -127,6 +127,13 @@ async def stream_rows(call: Call, resource: Resource, query: Query) -> AsyncIter
         yield as_json(names, row)
 
 
+def check_query(call: Call, resource: Resource, query: Query) -> None:
+    """Raise Invalid for whatever a query asks that the resource does not declare."""
+    _columns(resource, query.fields)
+    _keys(resource, query.sort)
+    conditions_of(call, resource, query)
+
+
 async def matching_ids(call: Call, resource: Resource, query: Query, *, most: int) -> list[UUID]:
     """Return the ids of at most `most` matching rows, in the list's order."""
     statement = select(resource.model.id).where(*conditions_of(call, resource, query))

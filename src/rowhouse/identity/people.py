@@ -97,8 +97,9 @@ async def open_account(session: AsyncSession, new: NewAccount, now: datetime) ->
     user = (await session.scalars(select(User).where(User.email_norm == email_norm).with_for_update())).one()
     if user.password_hash is None:
         user.password_hash = new.password_hash
-        if new.vouched:
-            user.email_proven_at = user.email_proven_at or now
+        # An address is vouched for together with its password: a first one set later may be somebody else's choice.
+        if new.vouched and new.password_hash is not None:
+            user.email_proven_at = now
     await session.flush()
     return Account(user.id, user.password_hash is not None, user.email_proven_at is not None)
 

@@ -33,7 +33,10 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 # What files of people's offices are written in; a free guess takes short German text for Chinese.
-_ENCODINGS = "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp932 gb18030 big5 cp949 euc_jp koi8_r".split()
+_ENCODINGS = [
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256"),
+    *("cp932", "gb18030", "big5", "cp949", "euc_jp", "koi8_r"),
+]
 _NOT_TABLES = (
     (b"\xd0\xcf\x11\xe0", "an old Excel file (.xls)"),
     (b"%PDF", "a PDF"),
@@ -119,7 +122,10 @@ def _row(header: tuple[str, ...], line: int, cells: list[str]) -> SourceRow | Ro
         return RowFault(line, "", "too_few_cells", f"The row has {len(cells)} cells, the header {len(header)}.")
     if any(cell.strip() for cell in cells[len(header) :]):
         return RowFault(
-            line, "", "too_many_cells", f"The row has {len(cells)} cells, the header {len(header)}; quote text with delimiters in it."
+            line,
+            "",
+            "too_many_cells",
+            f"The row has {len(cells)} cells, the header {len(header)}; quote text with delimiters in it.",
         )
     for name, cell in zip(header, cells, strict=False):
         if "\0" in cell:

@@ -59,7 +59,9 @@ def test_websites_are_compared_by_host(website: str, domain: str) -> None:
     assert rules.domain_norm(website) == domain
 
 
-@pytest.mark.parametrize("website", ["javascript://example.com", "https://user:pw@example.com", "ftp://example.com", "https://", "x"])
+@pytest.mark.parametrize(
+    "website", ["javascript://example.com", "https://user:pw@example.com", "ftp://example.com", "https://", "x"]
+)
 def test_other_than_plain_web_addresses_are_refused(website: str) -> None:
     with pytest.raises(ValueError, match="https"):
         rules.domain_norm(website)
@@ -128,7 +130,8 @@ def test_every_status_can_be_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount", "probability", "weighted"), [(10_000, 25, 2500), (99, 50, 49), (1, 99, 0), (None, 50, 0), (500, 0, 0), (500, 100, 500)]
+    ("amount", "probability", "weighted"),
+    [(10_000, 25, 2500), (99, 50, 49), (1, 99, 0), (None, 50, 0), (500, 0, 0), (500, 100, 500)],
 )
 def test_the_weighted_value_is_rounded_down(amount: int | None, probability: int, weighted: int) -> None:
     assert rules.weighted_minor(amount, probability) == weighted
@@ -156,7 +159,14 @@ def test_a_discount_cannot_exceed_the_price() -> None:
 
 @pytest.mark.parametrize(
     ("recurrence", "months", "total"),
-    [("ONE_TIME", None, 100), ("ONE_TIME", 12, 100), ("MONTHLY", 12, 1200), ("QUARTERLY", 12, 400), ("YEARLY", 36, 300), ("YEARLY", 13, 200)],
+    [
+        ("ONE_TIME", None, 100),
+        ("ONE_TIME", 12, 100),
+        ("MONTHLY", 12, 1200),
+        ("QUARTERLY", 12, 400),
+        ("YEARLY", 36, 300),
+        ("YEARLY", 13, 200),
+    ],
 )
 def test_a_recurring_line_counts_every_begun_period(recurrence: str, months: int | None, total: int) -> None:
     assert rules.term_total_minor(100, recurrence, months) == total
@@ -217,7 +227,11 @@ def test_neighbours_in_the_wrong_order_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("first", "months", "result"),
-    [(date(2026, 11, 23), 0, date(2026, 11, 1)), (date(2026, 11, 23), 2, date(2027, 1, 1)), (date(2026, 1, 1), -1, date(2025, 12, 1))],
+    [
+        (date(2026, 11, 23), 0, date(2026, 11, 1)),
+        (date(2026, 11, 23), 2, date(2027, 1, 1)),
+        (date(2026, 1, 1), -1, date(2025, 12, 1)),
+    ],
 )
 def test_months_are_counted_across_years(first: date, months: int, result: date) -> None:
     assert rules.add_months(first, months) == result
@@ -258,4 +272,8 @@ def test_a_deal_is_stale_only_past_its_stages_limit(idle_days: int, rotten_days:
 
 def test_zero_is_a_value_and_an_empty_text_is_none() -> None:
     values = {"amount_minor": 0, "next_step": "", "account_id": None}
-    assert rules.missing_fields(["amount_minor", "next_step", "account_id", "lead_source"], values) == ["next_step", "account_id", "lead_source"]
+    assert rules.missing_fields(["amount_minor", "next_step", "account_id", "lead_source"], values) == [
+        "next_step",
+        "account_id",
+        "lead_source",
+    ]

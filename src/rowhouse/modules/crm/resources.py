@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from rowhouse.core.resource import ADMIN_WRITES, Kind, Resource
+from rowhouse.core.resource import ADMIN_WRITES, Kind, Replace, Resource
+from rowhouse.modules.crm.actions.accounts import check_account
+from rowhouse.modules.crm.actions.activities import cancel, check_activity, complete, log, no_show, reschedule, schedule, start
+from rowhouse.modules.crm.actions.activities import reopen as reopen_activity
+from rowhouse.modules.crm.actions.contacts import change_lifecycle, check_contact
+from rowhouse.modules.crm.actions.deal_writes import (
+    DealCreate,
+    DealExtra,
+    check_opportunity_contact,
+    create_opportunity,
+    update_opportunity,
+)
+from rowhouse.modules.crm.actions.deals import change_pipeline, lose, move, reassign, win
+from rowhouse.modules.crm.actions.deals import reopen as reopen_deal
+from rowhouse.modules.crm.actions.merge import merge, merge_preview
+from rowhouse.modules.crm.actions.merge_undo import undo
+from rowhouse.modules.crm.actions.pipelines import (
+    PipelineCreate,
+    check_pipeline,
+    check_stage,
+    create_pipeline,
+    make_default,
+    reorder_stages,
+)
+from rowhouse.modules.crm.actions.worth import check_line, check_rate, revalue
 from rowhouse.modules.crm.models import (
     Account,
     CRMActivity,
@@ -16,6 +40,13 @@ from rowhouse.modules.crm.models import (
     Pipeline,
     PipelineStage,
 )
+from rowhouse.modules.crm.reports.accounts import duplicates as account_duplicates
+from rowhouse.modules.crm.reports.accounts import hierarchy, timeline
+from rowhouse.modules.crm.reports.activities import agenda
+from rowhouse.modules.crm.reports.contacts import duplicates as contact_duplicates
+from rowhouse.modules.crm.reports.deals import board, closing_soon, journey, overdue, stale, totals
+from rowhouse.modules.crm.reports.forecast import forecast
+from rowhouse.modules.crm.reports.performance import funnel, win_rate
 
 account = Resource(
     model=Account,
@@ -56,6 +87,9 @@ account = Resource(
     search=(Account.name, Account.website, Account.industry, Account.phone),
     order=(Account.created_at, Account.name, Account.last_activity_at, Account.health_score, Account.updated_at),
     import_key=(Account.external_id, Account.name),
+    check=check_account,
+    actions=(merge_preview, merge),
+    reports=(account_duplicates, timeline, hierarchy),
 )
 
 contact = Resource(
@@ -102,6 +136,9 @@ contact = Resource(
     search=(CRMContact.name, CRMContact.email, CRMContact.job_title, CRMContact.phone),
     order=(CRMContact.created_at, CRMContact.name, CRMContact.lead_score, CRMContact.last_activity_at, CRMContact.updated_at),
     import_key=(CRMContact.external_id, CRMContact.email),
+    check=check_contact,
+    actions=(change_lifecycle, merge_preview, merge),
+    reports=(contact_duplicates,),
 )
 
 pipeline = Resource(
@@ -114,6 +151,9 @@ pipeline = Resource(
     order=(Pipeline.created_at, Pipeline.name),
     import_key=(Pipeline.name,),
     access=ADMIN_WRITES,
+    check=check_pipeline,
+    actions=(reorder_stages, make_default),
+    replace={"create": Replace(create_pipeline, PipelineCreate)},
 )
 
 pipeline_stage = Resource(
@@ -137,6 +177,7 @@ pipeline_stage = Resource(
     search=(PipelineStage.name,),
     order=(PipelineStage.position, PipelineStage.name),
     access=ADMIN_WRITES,
+    check=check_stage,
 )
 
 opportunity = Resource(
@@ -187,6 +228,9 @@ opportunity = Resource(
         Opportunity.board_rank,
     ),
     import_key=(Opportunity.external_id,),
+    actions=(move, win, lose, reopen_deal, change_pipeline, reassign, revalue),
+    reports=(board, forecast, funnel, win_rate, totals, closing_soon, overdue, stale, journey),
+    replace={"create": Replace(create_opportunity, DealCreate), "update": Replace(update_opportunity, DealExtra)},
 )
 
 opportunity_contact = Resource(
@@ -203,6 +247,7 @@ opportunity_contact = Resource(
     ),
     filters=(OpportunityContact.opportunity_id, OpportunityContact.contact_id, OpportunityContact.role),
     order=(OpportunityContact.created_at,),
+    check=check_opportunity_contact,
 )
 
 line_item = Resource(
@@ -227,6 +272,7 @@ line_item = Resource(
     filters=(OpportunityLineItem.opportunity_id, OpportunityLineItem.product_code, OpportunityLineItem.recurrence),
     search=(OpportunityLineItem.name, OpportunityLineItem.product_code),
     order=(OpportunityLineItem.position, OpportunityLineItem.created_at),
+    check=check_line,
 )
 
 stage_history = Resource(
@@ -284,6 +330,9 @@ activity = Resource(
     search=(CRMActivity.subject, CRMActivity.description, CRMActivity.outcome),
     order=(CRMActivity.created_at, CRMActivity.due_at, CRMActivity.scheduled_at, CRMActivity.completed_at),
     import_key=(CRMActivity.external_id,),
+    check=check_activity,
+    actions=(log, schedule, complete, start, reschedule, cancel, no_show, reopen_activity),
+    reports=(agenda,),
 )
 
 exchange_rate = Resource(
@@ -294,9 +343,10 @@ exchange_rate = Resource(
     filters=(ExchangeRate.currency, ExchangeRate.as_of),
     order=(ExchangeRate.as_of, ExchangeRate.currency),
     access=ADMIN_WRITES,
+    check=check_rate,
 )
 
-merge = Resource(
+merges = Resource(
     model=MergeLog,
     name="merges",
     group="crm",
@@ -304,6 +354,7 @@ merge = Resource(
     hidden=(MergeLog.snapshots, MergeLog.moved, MergeLog.dropped),
     filters=(MergeLog.kind, MergeLog.target_id, MergeLog.undone_at),
     order=(MergeLog.created_at,),
+    actions=(undo,),
 )
 
 RESOURCES: tuple[Resource, ...] = (
@@ -317,5 +368,5 @@ RESOURCES: tuple[Resource, ...] = (
     stage_history,
     activity,
     exchange_rate,
-    merge,
+    merges,
 )

@@ -36,16 +36,25 @@ MOVES: dict[tuple[StageType, StageType], StageChange] = {
     (StageType.WON, StageType.LOST): StageChange.LOST,
     (StageType.LOST, StageType.WON): StageChange.WON,
 }
-_BANDS = ((1, EmployeeBand.SOLO), (9, EmployeeBand.MICRO), (49, EmployeeBand.SMALL), (249, EmployeeBand.MEDIUM), (999, EmployeeBand.LARGE))
-_LEGAL_FORMS = frozenset(
-    "ab ag as asa bv co company corp corporation gmbh gbr inc incorporated kft kg kk limited llc llp ltd ltda nv oy oyj plc pte pty pvt"
-    " sa sarl sas se sl spa srl sro ug".split()
+_BANDS = (
+    (1, EmployeeBand.SOLO),
+    (9, EmployeeBand.MICRO),
+    (49, EmployeeBand.SMALL),
+    (249, EmployeeBand.MEDIUM),
+    (999, EmployeeBand.LARGE),
 )
-_NO_MINOR_UNIT = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split())
-_THREE_DIGITS = frozenset("BHD IQD JOD KWD LYD OMR TND".split())
+_LEGAL_FORMS_TEXT = (
+    "ab ag as asa bv co company corp corporation gmbh gbr inc incorporated kft kg kk limited llc llp ltd ltda nv oy oyj plc "
+    "pte pty pvt sa sarl sas se sl spa srl sro ug"
+)
+_LEGAL_FORMS = frozenset(_LEGAL_FORMS_TEXT.split())
+_NO_MINOR_UNIT_TEXT = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF"
+_NO_MINOR_UNIT = frozenset(_NO_MINOR_UNIT_TEXT.split())
+_THREE_DIGITS = frozenset(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"])
 _MONTHS_PER_PERIOD = {Recurrence.MONTHLY: 1, Recurrence.QUARTERLY: 3, Recurrence.YEARLY: 12}
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _STEP_WIDTH = 6
+_LIKENESS = {"domain": 1.0, "email": 1.0, "name": 0.9, "name_and_account": 0.8, "phone": 0.8}
 _T = TypeVar("_T")
 
 
@@ -100,7 +109,7 @@ def employee_band(count: int) -> EmployeeBand:
 
 def is_forward(before: str, after: str) -> bool:
     """Return whether a lifecycle change goes forward; to CHURNED and out of it always needs a person's reason."""
-    order = [stage for stage in Lifecycle if stage is not Lifecycle.CHURNED]
+    order = list(Lifecycle)
     if Lifecycle.CHURNED in (Lifecycle(before), Lifecycle(after)):
         return False
     return order.index(Lifecycle(after)) > order.index(Lifecycle(before))
@@ -223,6 +232,11 @@ def stage_durations(entries: Sequence[tuple[_T, datetime]], end: datetime) -> li
     """
     leaves = [moment for _, moment in entries[1:]] + [end]
     return [(stage, left - entered) for (stage, entered), left in zip(entries, leaves, strict=True)]
+
+
+def likeness(reasons: Sequence[str]) -> float:
+    """Return how surely two records are the same, 0 to 1: the strongest reason counts."""
+    return max((_LIKENESS[reason] for reason in reasons), default=0.0)
 
 
 def is_stale(last_touched_at: datetime, rotten_days: int | None, now: datetime) -> bool:

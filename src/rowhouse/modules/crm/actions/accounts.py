@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Invalid
@@ -57,8 +57,8 @@ async def check_depth(call: Call, account: Account) -> None:
 
     Every ancestor is locked, since two moves at once could otherwise close a cycle that neither saw.
     """
-    depth = await _levels_above(call, account)
-    levels = depth + await _height(call, account.id)
+    height = 1 if inspect(account).pending else await _height(call, account.id)
+    levels = height + await _levels_above(call, account)
     if levels > rules.DEEPEST_HIERARCHY:
         raise Conflict(
             f"The hierarchy would be {levels} levels deep; {rules.DEEPEST_HIERARCHY} are allowed.",

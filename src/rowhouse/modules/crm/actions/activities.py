@@ -18,7 +18,11 @@ from rowhouse.modules.crm.models import Account, CRMActivity, CRMContact, Opport
 from rowhouse.modules.crm.states import ActivityStatus, ActivityType, Direction, Priority
 
 _OPEN = (ActivityStatus.PLANNED, ActivityStatus.IN_PROGRESS)
-_PARENTS: tuple[tuple[str, type[Any]], ...] = (("account_id", Account), ("contact_id", CRMContact), ("opportunity_id", Opportunity))
+_PARENTS: tuple[tuple[str, type[Any]], ...] = (
+    ("account_id", Account),
+    ("contact_id", CRMContact),
+    ("opportunity_id", Opportunity),
+)
 _CAN_BE_MISSED = (ActivityType.MEETING, ActivityType.DEMO, ActivityType.CALL)
 
 

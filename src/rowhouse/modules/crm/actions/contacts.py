@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field
-from sqlalchemy import select
 
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Forbidden, Invalid
@@ -13,6 +12,7 @@ from rowhouse.core.operations import assign
 from rowhouse.core.permissions import Role
 from rowhouse.core.resource import Change, Input, action
 from rowhouse.modules.crm import rules
+from rowhouse.modules.crm.actions.known import take_over
 from rowhouse.modules.crm.models import Account, CRMContact
 from rowhouse.modules.crm.states import Lifecycle
 
@@ -71,9 +71,7 @@ def _check_changed(call: Call, contact: CRMContact, change: Change) -> None:
     if before.get("lead_source") is not None and not call.principal.role.at_least(Role.ADMIN):
         raise Forbidden("Where a person came from is set once; ask an administrator to change it.", field="lead_source")
     if "lifecycle" in before and not rules.is_forward(before["lifecycle"], contact.lifecycle):
-        raise Invalid(
-            "A step back needs a reason; use contacts:change-lifecycle.", code="reason_required", field="lifecycle"
-        )
+        raise Invalid("A step back needs a reason; use contacts:change-lifecycle.", code="reason_required", field="lifecycle")
     if "email" in before and not {"consent_email", "consent_at"} & set(before):
         # Consent was given for the old address.
         contact.consent_email, contact.consent_at, contact.consent_source = False, None, None
@@ -105,7 +103,4 @@ async def _take_over(call: Call, contact: CRMContact) -> None:
         raise Invalid("Only a person of an account can be its primary one.", code="account_required", field="account_id")
     # Two people becoming primary at once wait for each other here.
     await call.load(Account, contact.account_id, lock=True)
-    live = (CRMContact.account_id == contact.account_id, CRMContact.is_primary, CRMContact.archived_at.is_(None))
-    for other in await call.session.scalars(select(CRMContact).where(*live)):
-        if other is not contact:
-            other.is_primary = False
+    await take_over(call, contact.account_id, contact, among=CRMContact.account_id == contact.account_id)

@@ -19,7 +19,7 @@ from rowhouse.core.resource import Change, Input
 from rowhouse.core.schemas import clean_text
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.actions.deals import change_stage, place
-from rowhouse.modules.crm.actions.known import default_pipeline, first_stage, known, last_rank, pipelines, stage_of
+from rowhouse.modules.crm.actions.known import default_pipeline, first_stage, known, last_rank, pipelines, stage_of, take_over
 from rowhouse.modules.crm.actions.stages import advance_contact, check_requirements, enter_stage, write_created
 from rowhouse.modules.crm.actions.worth import LineInput, settle, write_lines
 from rowhouse.modules.crm.models import CRMContact, Opportunity, OpportunityContact, PipelineStage
@@ -91,11 +91,12 @@ async def create_opportunity(call: Call, data: dict[str, Any]) -> Opportunity:
     await write_lines(call, deal, extra.lines or [])
     _check_amount(deal, columns)
     await settle(call, deal)
-    await _write_people(call, deal, extra.contacts or [], existing=[])
+    primary = await _write_people(call, deal, extra.contacts or [], existing=[])
     write_created(call, deal, start)
     if target is start:
         _must_not_be_closed(extra)
         check_requirements(deal, target)
+        await advance_contact(call, primary, Lifecycle.OPPORTUNITY)
     else:
         kind = StageChange(target.type)
         await enter_stage(call, deal, stage=target, kind=kind, at=extra.closed_at or call.now)
@@ -116,24 +117,24 @@ async def update_opportunity(call: Call, deal: Opportunity, data: dict[str, Any]
     _check_amount(deal, columns)
     assign(deal, columns)
     _overwrite(deal, extra)
+    primary = None
     if extra.contacts:
-        await _write_people(call, deal, extra.contacts, existing=await _people_of(call, deal))
+        primary = await _write_people(call, deal, extra.contacts, existing=await _people_of(call, deal))
     if _value_of(deal) != before:
         await settle(call, deal)
     await _follow_stage(call, deal, extra, columns)
+    # Last, since it locks the person and so sends what is pending.
+    await advance_contact(call, primary if deal.status == StageType.OPEN else None, Lifecycle.OPPORTUNITY)
     return deal
 
 
 async def check_opportunity_contact(call: Call, change: Change) -> None:
     """Let the primary person of a deal be one: naming another takes it from the first."""
     person: OpportunityContact = change.row
-    known(call).primaries.pop(person.opportunity_id, None)
     if change.verb == "delete" or not person.is_primary:
         return
-    statement = select(OpportunityContact).where(OpportunityContact.opportunity_id == person.opportunity_id, OpportunityContact.is_primary)
-    for other in await call.session.scalars(statement):
-        if other is not person:
-            other.is_primary = False
+    same_deal = OpportunityContact.opportunity_id == person.opportunity_id
+    await take_over(call, person.opportunity_id, person, among=same_deal)
     await advance_contact(call, person.contact_id, Lifecycle.OPPORTUNITY)
 
 
@@ -211,7 +212,9 @@ async def _follow_stage(call: Call, deal: Opportunity, extra: _Extra, columns: d
         return
     if extra.stage_id is None or extra.stage_id == deal.stage_id:
         if extra.closed_at not in (None, deal.closed_at):
-            raise Conflict("When a deal was closed stays; reopen it and close it again.", code="closed_at_fixed", field="closed_at")
+            raise Conflict(
+                "When a deal was closed stays; reopen it and close it again.", code="closed_at_fixed", field="closed_at"
+            )
         return
     stage = await stage_of(call, pipeline_id, extra.stage_id, "stage_id")
     if stage.type == StageType.OPEN:
@@ -230,15 +233,17 @@ async def _change_pipeline(call: Call, deal: Opportunity, stage: PipelineStage) 
 
 def _must_not_be_closed(extra: _Extra) -> None:
     if extra.closed_at is not None:
-        raise Invalid("A deal in an open stage has no closing date; name a WON or LOST stage.", code="not_closed", field="closed_at")
+        raise Invalid(
+            "A deal in an open stage has no closing date; name a WON or LOST stage.", code="not_closed", field="closed_at"
+        )
 
 
 async def _write_people(
     call: Call, deal: Opportunity, inputs: Sequence[DealContactInput], *, existing: Sequence[OpportunityContact]
-) -> None:
+) -> UUID | None:
     given = {person.contact_id: person for person in map(DealContactInput.model_validate, inputs)}
     if not given:
-        return
+        return None
     rows = {row.contact_id: row for row in existing}
     named = next((person.contact_id for person in given.values() if person.is_primary), None)
     primary = named or next((row.contact_id for row in existing if row.is_primary), next(iter(given)))
@@ -250,9 +255,8 @@ async def _write_people(
         assign(rows[contact_id], {"role": person.role, "role_note": person.role_note})
     for contact_id, row in rows.items():
         assign(row, {"is_primary": contact_id == primary})
-    known(call).primaries[deal.id] = primary
-    if deal.status == StageType.OPEN:
-        await advance_contact(call, primary, Lifecycle.OPPORTUNITY)
+    known(call).primaries[deal.id] = rows.get(primary)
+    return primary
 
 
 async def _people_of(call: Call, deal: Opportunity) -> Sequence[OpportunityContact]:
@@ -263,5 +267,3 @@ async def _people_of(call: Call, deal: Opportunity) -> Sequence[OpportunityConta
 
 def _value_of(deal: Opportunity) -> tuple[int | None, str, int]:
     return deal.amount_minor, deal.currency, deal.probability
-
-

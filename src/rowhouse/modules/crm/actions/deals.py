@@ -200,4 +200,6 @@ async def _closing_stage(call: Call, deal: Opportunity, kind: StageType, stage_i
 
 def _must_be(stage: PipelineStage, kind: StageType) -> None:
     if stage.type != kind:
-        raise Invalid(f"{stage.name} is a stage of type {stage.type}, not {kind}.", code=f"not_{kind.lower()}_stage", field="stage_id")
+        raise Invalid(
+            f"{stage.name} is a stage of type {stage.type}, not {kind}.", code=f"not_{kind.lower()}_stage", field="stage_id"
+        )

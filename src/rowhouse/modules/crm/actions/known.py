@@ -13,20 +13,30 @@ from sqlalchemy import func, inspect, select
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, ReferenceNotFound
 from rowhouse.modules.crm import rules
-from rowhouse.modules.crm.models import ExchangeRate, Opportunity, OpportunityContact, OpportunityLineItem, Pipeline, PipelineStage
+from rowhouse.modules.crm.models import (
+    ExchangeRate,
+    Opportunity,
+    OpportunityContact,
+    OpportunityLineItem,
+    Pipeline,
+    PipelineStage,
+)
 from rowhouse.modules.crm.states import StageType
 
 
 @dataclass(slots=True)
 class Known:
-    """The memory of one session. The rows are kept here because the session itself holds them only weakly."""
+    """The memory of one session. The rows are kept here because the session itself holds them only weakly.
+
+    primaries: the primary person of a deal (OpportunityContact) or of an account (CRMContact), by the id of either.
+    """
 
     pipelines: dict[UUID, Pipeline] = field(default_factory=dict)
     stages: dict[UUID, PipelineStage] = field(default_factory=dict)
     rates: dict[str, list[tuple[date, Decimal]]] = field(default_factory=dict)
     ranks: dict[UUID, str] = field(default_factory=dict)
     lines: dict[UUID, list[OpportunityLineItem]] = field(default_factory=dict)
-    primaries: dict[UUID, UUID | None] = field(default_factory=dict)
+    primaries: dict[UUID, Any] = field(default_factory=dict)
 
 
 def known(call: Call) -> Known:
@@ -120,11 +130,30 @@ async def lines_of(call: Call, deal: Opportunity) -> list[OpportunityLineItem]:
 
 async def primary_contact(call: Call, deal: Opportunity) -> UUID | None:
     """Return the id of a deal's primary contact, or None."""
-    memory = known(call)
-    if deal.id in memory.primaries or inspect(deal).pending:
-        return memory.primaries.get(deal.id)
-    statement = select(OpportunityContact.contact_id).where(OpportunityContact.opportunity_id == deal.id, OpportunityContact.is_primary)
+    holder = known(call).primaries.get(deal.id)
+    if holder is not None and holder.is_primary:
+        return UUID(str(holder.contact_id))
+    if inspect(deal).pending:
+        return None
+    statement = select(OpportunityContact.contact_id).where(
+        OpportunityContact.opportunity_id == deal.id, OpportunityContact.is_primary
+    )
     return await call.session.scalar(statement)
+
+
+async def take_over(call: Call, owner_id: UUID, row: Any, *, among: Any) -> None:
+    """Make a row the one primary person of a deal or an account, and the one before it none.
+
+    among: the condition that finds the others; rows that are not flushed yet are remembered instead.
+    """
+    memory = known(call)
+    others = [other for other in (memory.primaries.get(owner_id),) if other is not None]
+    if not inspect(row).pending or not call.is_deferred:
+        others += (await call.session.scalars(select(type(row)).where(among, type(row).is_primary))).all()
+    for other in others:
+        if other is not row and other.is_primary:
+            other.is_primary = False
+    memory.primaries[owner_id] = row
 
 
 async def _all(call: Call, model: type[Any]) -> list[Any]:

@@ -28,11 +28,12 @@ from rowhouse.modules.crm.states import MergedKind
 UNDO_DAYS = 30
 _MOST_SOURCES = 10
 # What a merge leaves as the target has it; compared forms and names are derived afresh.
-_KEPT = frozenset(
-    "tenant_id id created_at created_by_id updated_at updated_by_id version archived_at archived_by_id merged_into_id external_id"
-    " name_norm email_norm domain_norm phone_norm health_score engagement_score churn_risk lead_score lead_score_at is_primary"
-    " parent_account_id last_activity_at next_activity_at".split()
+_KEPT_TEXT = (
+    "tenant_id id created_at created_by_id updated_at updated_by_id version archived_at archived_by_id merged_into_id "
+    "external_id name_norm email_norm domain_norm phone_norm health_score engagement_score churn_risk lead_score "
+    "lead_score_at is_primary parent_account_id last_activity_at next_activity_at"
 )
+_KEPT = frozenset(_KEPT_TEXT.split())
 
 
 class Merge(Input):
@@ -119,9 +120,8 @@ async def merge(call: Call, target: Any, data: Merge) -> MergeResult:
 
 
 def table_of(row: Any) -> str:
-    """Return the name of the table a row is of."""
-    name: str = inspect(type(row)).local_table.name
-    return name
+    """Return the name of the table a row or a model is of."""
+    return str(row.__table__.name)
 
 
 def snapshot(row: Any) -> dict[str, Any]:
@@ -131,12 +131,12 @@ def snapshot(row: Any) -> dict[str, Any]:
 
 def models_referring_to(model: type[TenantScoped]) -> Iterator[tuple[type[Any], str]]:
     """Yield every class and its column that refers to a model, in any module; append-only tables are left as they are."""
-    name = inspect(model).local_table.name
-    for mapper in sorted(Base.registry.mappers, key=lambda found: found.local_table.name):
-        cls: Any = mapper.class_
+    name = table_of(model)
+    models: list[Any] = [mapper.class_ for mapper in Base.registry.mappers]
+    for cls in sorted(models, key=table_of):
         if not issubclass(cls, TenantScoped) or cls.__append_only__:
             continue
-        for key in mapper.local_table.foreign_key_constraints:
+        for key in cls.__table__.foreign_key_constraints:
             for element in key.elements:
                 if element.column.table.name == name and element.column.name == "id":
                     yield cls, element.parent.name
@@ -221,7 +221,9 @@ async def _follow(call: Call, plan: _Plan, model: type[Any], column: Any) -> Non
     """Plan that a table's rows refer to the target; a row that would be there twice is dropped or stays behind."""
     own = {plan.target.id, *(source.id for source in plan.sources)}
     rows = list((await call.session.scalars(select(model).where(column.in_(own)).order_by(model.id))).all())
-    taken = {key for row in rows if getattr(row, column.key) == plan.target.id for key in _unique_keys(row, column.key, plan.target.id)}
+    taken = {
+        key for row in rows if getattr(row, column.key) == plan.target.id for key in _unique_keys(row, column.key, plan.target.id)
+    }
     for row in rows:
         if getattr(row, column.key) == plan.target.id or row.id in own:
             continue

@@ -167,7 +167,7 @@ def _complete(stage: PipelineStage, change: Change) -> None:
     kind = StageType(stage.type or StageType.OPEN)
     changed = "type" in change.before
     fixed = _PROBABILITIES.get(kind)
-    if fixed is not None and (changed and "probability" not in change.before or stage.probability is None):
+    if fixed is not None and ((changed and "probability" not in change.before) or stage.probability is None):
         stage.probability = fixed
     if fixed is not None and stage.probability != fixed:
         raise Invalid(f"A {kind} stage has the probability {fixed}.", code="stage_probability", field="probability")
@@ -188,7 +188,7 @@ def _must_be_complete(pipeline: Pipeline, stages: Sequence[PipelineStage]) -> No
     missing = sorted(set(StageType) - {StageType(stage.type) for stage in stages})
     if missing:
         raise Conflict(
-            f"The active pipeline {pipeline.name} would have no {' and no '.join(missing)} stage; add one first, or deactivate it.",
+            f"The active pipeline {pipeline.name} would have no {' and no '.join(missing)} stage; add one or deactivate it first.",
             code="pipeline_incomplete",
         )
 

@@ -153,7 +153,9 @@ async def check_rate(call: Call, change: Change) -> None:
     rate: ExchangeRate = change.row
     known(call).rates.pop(rate.currency, None)
     if change.verb in {"create", "update"} and rate.currency == call.tenant.currency:
-        raise Invalid(f"{rate.currency} is this workspace's own currency; its rate is always 1.", code="own_currency", field="currency")
+        raise Invalid(
+            f"{rate.currency} is this workspace's own currency; its rate is always 1.", code="own_currency", field="currency"
+        )
 
 
 def _must_be_open(deal: Opportunity) -> None:

@@ -1,0 +1,240 @@
+"""Writes a demo workspace through the operations, in one transaction: `python -m rowhouse.commands.demo_writing central 2026-05-31`.
+
+Each person of the workspace acts under their own name, at the time the story says. The process is one of three that run
+side by side; it reports on standard output as lines "done total" and is repeated from the start if it was interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from partywall import Tenant, system_scope
+from rowhouse.commands.demo_data import plan_workspace
+from rowhouse.commands.demo_plans import (
+    AccountPlan,
+    ActivityPlan,
+    ContactPlan,
+    DealPlan,
+    MemberPlan,
+    MovePlan,
+    RevisionPlan,
+    WorkspacePlan,
+)
+from rowhouse.core import operations
+from rowhouse.core.call import Call, open_call
+from rowhouse.core.db import Database, open_database
+from rowhouse.core.migrate import find_addresses
+from rowhouse.core.permissions import Principal, Role
+from rowhouse.core.resource import Registry, Resource
+from rowhouse.identity.members import NewMember, add_member, system_principal
+from rowhouse.identity.tenants import find_tenant
+from rowhouse.modules.crm.actions.known import stages_of
+from rowhouse.modules.crm.actions.pipelines import provision
+from rowhouse.modules.crm.models import Opportunity
+from rowhouse.registry import build_registry
+from rowhouse.settings import Settings
+
+# What happened within so many days is sent together; shorter steps date the audit log finer and take longer.
+WINDOW_DAYS = 14
+REASON = "demo workspace"
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation. phase: what depends on something else in the same window comes in a later one."""
+
+    at: datetime
+    owner: int
+    phase: int
+    verb: str
+    plan: AccountPlan | ContactPlan | DealPlan | ActivityPlan
+    part: MovePlan | RevisionPlan | None = None
+
+
+async def write_workspace(
+    database: Database, registry: Registry, tenant: Tenant, plan: WorkspacePlan, *, report: Report
+) -> bool:
+    """Fill a workspace that has its owner and nothing else; False if it was filled before.
+
+    All or nothing: an interruption leaves it as it was.
+    """
+    async with open_call(database, registry, tenant, system_principal(), reason=REASON) as call:
+        if await call.session.scalar(select(Opportunity.id).where(Opportunity.external_id == plan.deals[0].external_id)):
+            return False
+        await _Writer(call, plan, report).write()
+    return True
+
+
+@dataclass(slots=True)
+class _Writer:
+    """The writing of one plan; rows are kept by external id, since the session holds them weakly."""
+
+    call: Call
+    plan: WorkspacePlan
+    report: Report
+    people: list[Principal] = field(default_factory=list)
+    rows: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, UUID] = field(default_factory=dict)
+
+    async def write(self) -> None:
+        groups = group_steps(steps_of(self.plan))
+        total, done = sum(map(len, groups)), 0
+        with self.call.at(self.plan.calendar.start):
+            await self._prepare()
+        for group in groups:
+            last = max(step.at for step in group)
+            with self.call.at(last), self._acting_as(group[0].owner):
+                async with self.call.deferred():
+                    for step in group:
+                        with self.call.at(step.at):
+                            await self._do(step)
+            done += len(group)
+            self.report(done, total)
+
+    async def _prepare(self) -> None:
+        call = self.call
+        for member in self.plan.members:
+            row = await add_member(call, _new_member(member))
+            self.rows[member.email] = row
+            self.people.append(Principal("session", row.id, row.id, Role(member.role)))
+        pipeline = await provision(call)
+        await call.flush()
+        for stage in await stages_of(call, pipeline.id):
+            self.stages[stage.name] = stage.id
+        self.rows["pipeline"] = pipeline
+        async with call.deferred():
+            for rate in self.plan.rates:
+                values = {"currency": rate.currency, "as_of": rate.as_of, "rate": rate.rate}
+                await operations.create(call, call.registry["exchange-rates"], values)
+
+    @contextmanager
+    def _acting_as(self, owner: int) -> Iterator[None]:
+        before, self.call.principal = self.call.principal, self.people[owner]
+        try:
+            yield
+        finally:
+            self.call.principal = before
+
+    async def _do(self, step: Step) -> None:
+        plan = step.plan
+        if isinstance(plan, AccountPlan):
+            await self._create("accounts", plan.external_id, {**plan.values, "parent_account_id": self._id(plan.parent)})
+        elif isinstance(plan, ContactPlan):
+            await self._create("contacts", plan.external_id, {**plan.values, "account_id": self._id(plan.account)})
+        elif isinstance(plan, DealPlan):
+            await self._do_deal(plan, step)
+        else:
+            await self._do_activity(plan, step.verb)
+
+    async def _do_deal(self, plan: DealPlan, step: Step) -> None:
+        if isinstance(step.part, MovePlan):
+            await self._act("opportunities", step.verb, self._move_input(step.part), plan.external_id)
+        elif isinstance(step.part, RevisionPlan):
+            resource = self.call.registry["opportunities"]
+            await operations.update(self.call, resource, self._id(plan.external_id), step.part.values)
+        else:
+            people = [{"contact_id": self._id(person), "role": role} for person, role in plan.contacts]
+            values = {**plan.values, "account_id": self._id(plan.account), "contacts": people, "opened_at": plan.opened_at}
+            await self._create("opportunities", plan.external_id, {**values, **({"lines": list(plan.lines)} if plan.lines else {})})
+
+    def _move_input(self, move: MovePlan) -> dict[str, Any]:
+        if move.verb == "lose":
+            return {"reason": move.reason, "detail": move.detail, "competitor_account_id": self._id(move.competitor)}
+        stage = self.stages[move.stage]
+        return {"to_stage_id": stage} if move.verb == "move" else {"stage_id": stage}
+
+    async def _do_activity(self, plan: ActivityPlan, verb: str) -> None:
+        if verb in ("cancel", "no-show"):
+            await self._act("activities", verb, {}, plan.external_id)
+        elif verb == "complete":
+            await self._act("activities", verb, {"outcome": plan.outcome}, plan.external_id)
+        else:
+            about = {"opportunity_id": self._id(plan.deal), "account_id": self._id(plan.account), "contact_id": self._id(plan.contact)}
+            values = {**plan.values, **about, "external_source": "demo", "external_id": plan.external_id}
+            self.rows[plan.external_id] = await self._act("activities", verb, values)
+
+    async def _create(self, name: str, external_id: str, values: dict[str, Any]) -> None:
+        resource = self.call.registry[name]
+        self.rows[external_id] = await operations.create(self.call, resource, {**values, "external_id": external_id})
+
+    async def _act(self, name: str, verb: str, values: dict[str, Any], external_id: str | None = None) -> Any:
+        resource = self.call.registry[name]
+        return await operations.act(self.call, resource, _action(resource, verb), values, row_id=self._id(external_id))
+
+    def _id(self, external_id: str | None) -> Any:
+        return None if external_id is None else self.rows[external_id].id
+
+
+def _action(resource: Resource, name: str) -> Any:
+    return next(action for action in resource.actions if action.name == name)
+
+
+def _new_member(member: MemberPlan) -> NewMember:
+    return NewMember(email=member.email, name=member.name, role=Role(member.role), title=member.title)
+
+
+def steps_of(plan: WorkspacePlan) -> Iterator[Step]:
+    """Yield everything that happens in a workspace, in no order."""
+    for account in plan.accounts:
+        yield Step(account.created_at, account.owner, account.level, "create", account)
+    for contact in plan.contacts:
+        yield Step(contact.created_at, contact.owner, 4, "create", contact)
+    for deal in plan.deals:
+        yield Step(deal.opened_at, deal.owner, 5, "create", deal)
+        yield from (Step(move.at, deal.owner, 6, move.verb, deal, move) for move in deal.moves)
+        yield from (Step(revision.at, deal.owner, 6, "update", deal, revision) for revision in deal.revisions)
+    for activity in plan.activities:
+        yield Step(activity.at, activity.owner, 7, activity.verb, activity)
+        if activity.ended_at is not None:
+            yield Step(activity.ended_at, activity.owner, 7, activity.ending, activity)
+
+
+def group_steps(steps: Iterator[Step], *, window_days: int = WINDOW_DAYS) -> list[list[Step]]:
+    """Return the steps in the order they can be taken, in groups of one window, one person and one verb.
+
+    The audit log names one person and one operation for whatever is sent together, so a group is what is sent.
+    """
+    ordered = sorted(steps, key=lambda step: step.at)
+    seen: dict[tuple[int, int, str], int] = {}
+    keyed: list[tuple[tuple[int, int, int, int, str], Step]] = []
+    for step in ordered:
+        window = step.at.toordinal() // window_days
+        subject = (window, step.phase, step.plan.external_id)
+        # The second thing that happens to the same deal in a window comes after the first.
+        seen[subject] = turn = seen.get(subject, -1) + 1
+        keyed.append(((window, step.phase, turn, step.owner, step.verb), step))
+    keyed.sort(key=lambda pair: pair[0])
+    return [[step for _, step in group] for _, group in groupby(keyed, key=lambda pair: pair[0])]
+
+
+async def _main(slug: str, today: date) -> None:
+    settings = Settings()
+    addresses = await asyncio.to_thread(find_addresses, settings)
+    database = open_database(addresses.urls, addresses.roles, pool_size=2)
+    try:
+        with system_scope(reason=REASON):
+            tenant = await find_tenant(database, slug)
+        await write_workspace(database, build_registry(), tenant, plan_workspace(slug, today), report=_print)
+    finally:
+        await database.close()
+
+
+def _print(done: int, total: int) -> None:
+    # A broken pipe ends the process, and with it the transaction, when the parent is gone.
+    print(done, total, flush=True)  # noqa: T201  # the parent reads it
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1], date.fromisoformat(sys.argv[2])))
