@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from cast import PASSWORD, CallMaker, Person, TenantMaker, World
-from server import database_name, fresh_database, test_server
 
+from cast import PASSWORD, CallMaker, Person, TenantMaker, World
+from layers import take_away
 from partywall import Tenant, system_scope
 from rowhouse.app import create_app
 from rowhouse.core import clock
@@ -27,6 +27,10 @@ from rowhouse.identity.provided import provide
 from rowhouse.modules.crm.actions.pipelines import provision
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
+from rows import Rows, path_of
+from samples import SAMPLES
+from server import database_name, fresh_database, test_server
+
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
@@ -43,6 +47,7 @@ def settings() -> Settings:
 def addresses(settings: Settings) -> Addresses:
     found = find_addresses(settings)
     migrate(settings, found)
+    take_away(found)
     return found
 
 
@@ -162,3 +167,29 @@ def stranger(world: World) -> httpx.AsyncClient:
 def call_as(database: Database, registry: Registry) -> CallMaker:
     """Open a call of one of the cast."""
     return lambda person: open_call(database, registry, person.tenant, person.principal)
+
+
+async def _fill(person: Person, registry: Registry) -> Rows:
+    rows = Rows(person)
+    rows.by_name["members"] = {"id": person.id}
+    for name, sample in SAMPLES.items():
+        answer = await person.client.post(path_of(registry, registry[name], rows), json=sample(rows.ids()))
+        assert answer.status_code == 201, (name, answer.text)
+        rows.by_name[name] = answer.json()
+    for resource in registry:
+        if resource.name not in rows.by_name and "list" in resource.verbs:
+            answer = await person.client.get(path_of(registry, resource, rows), params={"limit": 1})
+            assert answer.status_code == 200, (resource.name, answer.text)
+            if answer.json()["items"]:
+                rows.by_name[resource.name] = answer.json()["items"][0]
+    return rows
+
+
+@pytest.fixture(scope="session")
+async def rows_a(world: World, registry: Registry) -> Rows:
+    return await _fill(world.people["owner_a"], registry)
+
+
+@pytest.fixture(scope="session")
+async def rows_b(world: World, registry: Registry) -> Rows:
+    return await _fill(world.people["owner_b"], registry)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cast import Person
-
 from rowhouse.api.routes import base_path
 from rowhouse.core.resource import Registry, Resource, parent_table
 

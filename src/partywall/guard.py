@@ -45,8 +45,8 @@ _RAW_PARTS = ("_prefixes", "_suffixes", "_statement_hints", "_hints")
 _OPERATOR = re.compile(r"(?!.*(--|/\*))[-+*/<>=~!@#%^&|`?]+")
 # Functions that run SQL given as text, read tables by name, or leave the database.
 _RUNS_SQL = re.compile(
-    r"(query|table|cursor|schema|database)_to_xml.*|ts_stat|ts_rewrite|crosstab.*|connectby|xpath_table|dblink.*"
-    r"|set_config|lo_.*|pg_(read|ls|stat)_.*file.*|pg_ls_.*|nextval|currval|lastval|setval"
+    r"(query|table|cursor|schema|database)_to_xml.*|ts_stat|ts_rewrite|crosstab.*|connectby|xpath_table|dblink.*|set_config"
+    r"|lo_.*|pg_(read|stat)_.*file|pg_ls_.*"
 )
 _TEXT = (
     "text SQL cannot be proven to be scoped; write it with mapped classes, or pass it through "
@@ -177,15 +177,11 @@ def _check_level(statement: Any, *, covered: Iterable[Any] = (), closed: bool = 
         if isinstance(source, TableClause | AliasedReturnsRows):
             mapped = not closed and (_is_mapped(element) or _is_mapped(source))
             (named if mapped else bare).add(source)
-    stray = [table for table in bare if table not in named and _holds_table(table)]
+    stray = [table for table in bare if table not in named and isinstance(getattr(table, "element", table), TableClause)]
     if stray:
         raise GuardRefusal(f"table {stray[0]} is used without its mapped class here; select the class instead")
     for select in nested:
         _check_level(select)
-
-
-def _holds_table(source: Any) -> bool:
-    return isinstance(source, TableClause) or isinstance(getattr(source, "element", None), TableClause)
 
 
 def _refuse_text(element: Any) -> None:

@@ -1,8 +1,8 @@
 """The live catalogue against the declaration, and a probe of two tenants as the application's own role.
 
 `verify` returns a report and changes nothing: what it needs to set or write it rolls back. Every finding names its rule:
-those of `catalogue.RULES`, and undeclared, missing, policy, privilege, probe_role, probe_foreign_row, probe_no_tenant,
-probe_insert, probe_error.
+those of `catalogue.RULES`, and undeclared, missing, view_runs_as_owner, policy, privilege, probe_role, probe_error,
+probe_foreign_row, probe_no_tenant, probe_insert.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from partywall.rls import SETTING, Roles, assert_role, expected_policies, expect
 from partywall.tables import TENANT_COLUMN, Classification, TableClass
 
 Outcome = Literal["proved", "empty", "failed", "not probed"]
-_NONE: Mapping[str, str] = MappingProxyType({})
 _SEEN_AT_MOST = 1000
 
 
@@ -76,7 +75,7 @@ def verify(
     classes: Mapping[str, Classification],
     roles: Roles,
     *,
-    exempt: Mapping[str, str] = _NONE,
+    exempt: Mapping[str, str] = MappingProxyType({}),
     probe: Connection | None = None,
     tenants: tuple[UUID, UUID] | None = None,
 ) -> Report:
@@ -97,13 +96,15 @@ def verify(
     ]
     outcomes: dict[str, tuple[Outcome, int]] = {}
     if probe is not None:
-        findings += _probe(probe, list(scoped.values()), roles, tenants, outcomes)
+        findings += _probe(probe, [found.table.name for found in scoped.values()], roles, tenants, outcomes)
     red = {finding.table for finding in findings}
-    verdicts = [
-        TableVerdict(row.name, *_class_of(row.name, classes, exempt), row.name not in red, *outcomes.get(row.name, ()))
-        for row in relations
-        if row.kind != "S"
-    ]
+    verdicts = []
+    for row in relations:
+        found, reason = classes.get(row.name), _exemption(row.name, exempt)
+        kind = found.table_class.value if found else "undeclared" if reason is None else "exempt"
+        if row.kind != "S":
+            shown = (found.reason if found else reason) or ""
+            verdicts.append(TableVerdict(row.name, kind, shown, row.name not in red, *outcomes.get(row.name, ())))
     return Report(verdicts, sorted(set(findings), key=lambda finding: (finding.table, finding.rule, finding.message)))
 
 
@@ -111,6 +112,8 @@ def _inventory(
     relations: Sequence[Row[Any]], classes: Mapping[str, Classification], exempt: Mapping[str, str]
 ) -> Iterator[Finding]:
     for row in relations:
+        if row.kind == "v" and not row.invoker:
+            yield Finding(row.name, "view_runs_as_owner", "the view reads as its owner; set security_invoker = true")
         if row.kind != "S" and row.name not in classes and _exemption(row.name, exempt) is None:
             yield Finding(row.name, "undeclared", "in the database, but no class declares it; declare or exempt it")
     for name in sorted(set(classes) - {row.name for row in relations}):
@@ -121,13 +124,6 @@ def _exemption(name: str, exempt: Mapping[str, str]) -> str | None:
     return next((reason for pattern, reason in exempt.items() if fnmatchcase(name, pattern)), None)
 
 
-def _class_of(name: str, classes: Mapping[str, Classification], exempt: Mapping[str, str]) -> tuple[str, str]:
-    if name in classes:
-        return classes[name].table_class.value, classes[name].reason
-    reason = _exemption(name, exempt)
-    return ("undeclared", "") if reason is None else ("exempt", reason)
-
-
 def _broken_rules(
     connection: Connection, names: Mapping[int, str], scoped: list[int], roles: Roles, *, exempt: Mapping[str, str]
 ) -> Iterator[Finding]:
@@ -135,7 +131,7 @@ def _broken_rules(
     for rule, sql in RULES.items():
         rows = f'SELECT * FROM ({sql}) AS broken ("table", object, message)'  # noqa: S608 - constants only
         for row in _rows(connection, rows, {name: value for name, value in values.items() if f":{name}" in sql}):
-            if row.table or _exemption(row.object, exempt) is None:
+            if row.object is None or _exemption(row.object, exempt) is None:
                 yield Finding(names.get(row.table, ""), rule, row.message)
 
 
@@ -175,7 +171,10 @@ def _privileges(
     for relation in relations:
         seen = granted.get(relation.oid, set())
         if relation.name in classes:
-            expected = _expected_grants(classes[relation.name], roles)
+            found = classes[relation.name]
+            held = {(role, each) for role, some in expected_privileges(found, roles).items() for each in some}
+            expected = {(role, each, "") for role, each in held if each != "UPDATE"}
+            expected |= {(role, each, column) for role, each in held if each == "UPDATE" for column in updatable_columns(found)}
         elif relation.kind == "v" and relation.invoker:
             continue
         else:
@@ -183,21 +182,14 @@ def _privileges(
             seen = {grant for grant in seen if grant[0] in reach}
         for grants, how in ((seen - expected, "has"), (expected - seen, "lacks")):
             for role, privilege, column in sorted(grants):
-                of = f" of column {column}" if column else ""
-                yield Finding(relation.name, "privilege", f"{role} {how} {privilege}{of}")
-
-
-def _expected_grants(found: Classification, roles: Roles) -> set[tuple[str, str, str]]:
-    expected: set[tuple[str, str, str]] = set()
-    for role, privileges in expected_privileges(found, roles).items():
-        expected |= {(role, privilege, "") for privilege in privileges - {"UPDATE"}}
-        expected |= {(role, "UPDATE", column) for column in updatable_columns(found) if "UPDATE" in privileges}
-    return expected
+                yield Finding(
+                    relation.name, "privilege", f"{role} {how} {privilege} {f'of column {column}' if column else ''}".strip()
+                )
 
 
 def _probe(
     connection: Connection,
-    tables: Sequence[Classification],
+    tables: list[str],
     roles: Roles,
     tenants: tuple[UUID, UUID] | None,
     outcomes: dict[str, tuple[Outcome, int]],
@@ -208,20 +200,17 @@ def _probe(
     except UnsafeRole as error:
         yield Finding("", "probe_role", str(error))
         return
-    first, second = tenants or (uuid7(), uuid7())
-    for found in tables:
-        name = connection.dialect.identifier_preparer.quote(found.table.name)
+    for table in tables:
         own, faults = 0, [("probe_error", "the app's role cannot read the table")]
         with suppress(DBAPIError), connection.begin_nested() as savepoint:
-            own, faults = _probe_table(connection, name, (first, second))
+            own, faults = _probe_table(connection, connection.dialect.identifier_preparer.quote(table), tenants or (uuid7(), uuid7()))
             savepoint.rollback()
-        outcomes[found.table.name] = ("failed" if faults else "proved" if own else "empty", own)
-        yield from (Finding(found.table.name, rule, message) for rule, message in faults)
+        outcomes[table] = ("failed" if faults else "proved" if own else "empty", own)
+        yield from (Finding(table, rule, message) for rule, message in faults)
 
 
 def _probe_table(connection: Connection, name: str, tenants: tuple[UUID, UUID]) -> tuple[int, list[tuple[str, str]]]:
-    faults: list[tuple[str, str]] = []
-    own = 0
+    own, faults = 0, []
     for tenant, other in (tenants, tenants[::-1]):
         connection.exec_driver_sql(set_tenant_sql(tenant))
         own += _count(connection, f"{name} WHERE {TENANT_COLUMN} = :tenant", tenant)

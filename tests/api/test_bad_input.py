@@ -8,16 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
-from cast import CallMaker, Person, TenantMaker
-from rows import Rows
 from sqlalchemy import update
 
+from cast import CallMaker, Person, TenantMaker
 from partywall import system_scope
 from rowhouse.core import clock
 from rowhouse.core.db import Database
 from rowhouse.core.resource import Registry
 from rowhouse.identity import tenants
 from rowhouse.identity.models import ApiKey
+from rows import Rows
 
 ACCOUNTS = "/api/v1/accounts"
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-from cast import Person
-from rows import Rows, path_of
-from samples import SAMPLES
 
+from cast import Person
 from rowhouse.core.operations import references
 from rowhouse.core.permissions import Role, allows
 from rowhouse.core.resource import Kind, Registry, Resource
 from rowhouse.registry import build_registry
+from rows import Rows, path_of
+from samples import SAMPLES
 
 ALL = list(build_registry())
 NAMES = [resource.name for resource in ALL]

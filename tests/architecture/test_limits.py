@@ -37,7 +37,9 @@ def test_a_resource_has_at_most_sixteen_options() -> None:
 
 def test_a_module_folder_holds_only_the_fixed_files() -> None:
     folders = [path for path in (ROOT / "src" / "rowhouse" / "modules").iterdir() if path.is_dir() and path.name != "__pycache__"]
-    found = {child.stem for folder in folders if folder.name != "tools" for child in folder.iterdir() if child.name != "__pycache__"}
+    found = {
+        child.stem for folder in folders if folder.name != "tools" for child in folder.iterdir() if child.name != "__pycache__"
+    }
     assert found <= MODULE_FILES
 
 

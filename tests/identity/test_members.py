@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from datetime import timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from rowhouse.core.permissions import Principal, Role
 from rowhouse.core.resource import NoInput
 from rowhouse.identity import domains, resources
 from rowhouse.identity.invitations import Acceptance, Invite, accept_invitation, invite, renew
-from rowhouse.identity.members import NewMember, add_member, system_principal
+from rowhouse.identity.members import LastOwner, NewMember, add_member, system_principal
 from rowhouse.identity.models import Invitation, Membership, TenantDomain
 from rowhouse.identity.people import AddressUnproven
 
@@ -160,8 +161,13 @@ async def test_two_owners_leaving_at_once_leave_one(house, add, call_of):
         async with call_of(house.tenant, principal) as call:
             await operations.update(call, resources.members, principal.subject_id, {"role": "MEMBER"})
 
-    outcomes = await asyncio.gather(demote(house.owner), demote(second), return_exceptions=True)
-    assert sorted(getattr(outcome, "code", "done") for outcome in outcomes) == ["done", "last_owner"]
+    async with call_of(house.tenant, house.owner) as call:
+        await operations.update(call, resources.members, house.owner.subject_id, {"role": "MEMBER"})
+        leaving = asyncio.create_task(demote(second), context=contextvars.Context())
+        done, _ = await asyncio.wait({leaving}, timeout=0.3)
+    assert not done
+    with pytest.raises(LastOwner):
+        await leaving
 
 
 async def test_two_owners_demoted_in_one_collected_write_leave_one(house, add, call_of):

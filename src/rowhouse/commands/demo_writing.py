@@ -95,10 +95,10 @@ class _Writer:
             await self._prepare()
         for group in groups:
             last = max(step.at for step in group)
-            with self.call.at(last), self._acting_as(group[0].owner):
+            with self.call.at(last), self._acting_as(group[-1].owner):
                 async with self.call.deferred():
                     for step in group:
-                        with self.call.at(step.at):
+                        with self.call.at(step.at), self._acting_as(step.owner):
                             await self._do(step)
             done += len(group)
             self.report(done, total)

@@ -67,7 +67,7 @@ class Call:
         Raises StaleVersion, Conflict (duplicate) or ReferenceNotFound in place of the database's own errors.
         """
         if not self._deferred:
-            with write_failures(self.session):
+            with write_failures():
                 await self.session.flush()
 
     @asynccontextmanager
@@ -137,7 +137,8 @@ async def open_call(
     about: request_id, ip, reason, now.
     """
     about.setdefault("now", clock.utc_now())
-    with tenant_scope(tenant):
+    # Deferred constraints speak up at the commit, so the whole transaction is answered for.
+    with tenant_scope(tenant), write_failures():
         async with database.tenant(tenant) as session:
             call = Call(tenant=tenant, principal=principal, database=database, session=session, registry=registry, **about)
             session.sync_session.info["call"] = call

@@ -18,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     String,
+    Table,
     Text,
     event,
     inspect,
@@ -26,7 +27,18 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, Mapper, Session, declared_attr, mapped_column
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedColumn,
+    Mapper,
+    Session,
+    declared_attr,
+    foreign,
+    mapped_column,
+    relationship,
+    remote,
+)
 from sqlalchemy.orm.exc import StaleDataError
 
 from partywall import AsyncTenantSession, Tenant, TenantScoped, TenantSession, uuid7
@@ -165,8 +177,28 @@ def _forget_added(session: CallSession, _context: Any) -> None:
     session.info.pop("added", None)
 
 
+@event.listens_for(Mapper, "before_configured")
+def _parents_first() -> None:
+    """Tell the unit of work which table refers to which, so that one flush writes parents before their children.
+
+    It learns that from relationships alone; these are never loaded, set or cascaded.
+    """
+    classes = {str(mapper.local_table): mapper.class_ for mapper in Base.registry.mappers}
+    for mapper in list(Base.registry.mappers):
+        for key in mapper.local_table.foreign_key_constraints if isinstance(mapper.local_table, Table) else ():
+            column, target = key.elements[-1].parent, key.elements[-1].target_fullname.rpartition(".")
+            name = f"_after_{column.name}"
+            if column.name == "tenant_id" or target[2] != "id" or target[0] not in classes or mapper.has_property(name):
+                continue
+            parent = classes[target[0]]
+            if parent is not mapper.class_:
+                joined = foreign(column) == remote(inspect(parent).local_table.c.id)
+                order = relationship(parent, primaryjoin=joined, lazy="raise", cascade="", passive_deletes="all", overlaps="*")
+                mapper.add_property(name, order)
+
+
 @contextmanager
-def write_failures(session: AsyncSession) -> Iterator[None]:
+def write_failures() -> Iterator[None]:
     """Turn the database's refusals into answers: which field, which rule, never another row's values."""
     try:
         yield
@@ -182,7 +214,7 @@ def _answer(diagnosis: Any) -> RowhouseError:
     name = getattr(diagnosis, "constraint_name", None) or ""
     fields = constraint_fields(name)
     field = fields[0] if fields else ""
-    if name.startswith("uq_"):
+    if name.startswith(("uq_", "ex_")):
         return Conflict(f"Another record already has this {' and '.join(fields)}.", code="duplicate", field=field)
     if name.startswith("fk_"):
         return ReferenceNotFound(field)

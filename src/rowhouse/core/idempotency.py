@@ -82,7 +82,7 @@ async def keep_answer(call: Call, key: str, request: bytes, answer: Answer) -> N
         )
     )
     try:
-        with write_failures(call.session):
+        with write_failures():
             await call.session.flush()
     except Conflict as error:
         raise Conflict(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement, Numeric, Select, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, Date, DateTime, Numeric, Select, and_, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from rowhouse.core.audit import jsonable
@@ -188,7 +188,9 @@ def _keys(resource: Resource, sort: tuple[str, ...]) -> list[_Key]:
             raise Invalid(f"{resource.name} can be sorted by: {allowed}.", code="not_sortable", field="sort")
         keys.append(_Key(column, name.startswith("-")))
     if not keys and resource.order:
-        keys.append(_Key(resource.order[0], True))
+        # Newest first for a moment, A to Z for anything else.
+        first = resource.order[0]
+        keys.append(_Key(first, isinstance(first.property.columns[0].type, Date | DateTime)))
     identity: InstrumentedAttribute[Any] = resource.model.id
     return [*keys, _Key(identity, keys[-1].descending if keys else True)]
 

@@ -108,7 +108,7 @@ class Attempt:
         return live[0] if live else None
 
     async def _create(self, draft: Draft) -> None:
-        before = set(self._call.session.new)
+        before = len(self._added())
         try:
             data = create_input(draft)
             parse(create_schema(self._resource.name, self._resource), data)
@@ -137,25 +137,29 @@ class Attempt:
             self._outcome.unchanged += 1
             self._note_written(draft, row)
             return
-        before = set(self._call.session.new)
+        before = len(self._added())
         try:
             await operations.update(self._call, self._resource, row.id, changes)
         except RowhouseError as error:
             self._refuse(draft, error, before)
             return
-        touched = bool(changes_of(row)) or len(self._call.session.new) > len(before) or row in self._call.session.new
+        touched = bool(changes_of(row)) or len(self._added()) > before or row in self._call.session.new
         self._outcome.updated += touched
         self._outcome.unchanged += not touched
         self._note_written(draft, row)
 
-    def _refuse(self, draft: Draft, error: RowhouseError, before: set[Any]) -> None:
+    def _refuse(self, draft: Draft, error: RowhouseError, before: int) -> None:
         note_error(draft, error)
         self._outcome.refused[draft.line] = draft.faults
         # What the refused row had added would make later rows look like duplicates of it.
-        added = self._call.session.sync_session.info.get("added", {})
-        for row in set(self._call.session.new) - before:
-            self._call.session.expunge(row)
-            added.pop((type(row), getattr(row, "id", None)), None)
+        added = self._added()
+        for key in list(added)[before:]:
+            self._call.session.expunge(added.pop(key))
+
+    def _added(self) -> dict[Any, Any]:
+        """Return what this transaction has added so far, in order."""
+        added: dict[Any, Any] = self._call.session.sync_session.info.setdefault("added", {})
+        return added
 
     def _note_written(self, draft: Draft, row: Any) -> None:
         self._outcome.links += [Link(draft.line, row.id, name, text) for name, text in draft.links.items()]

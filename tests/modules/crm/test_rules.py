@@ -264,6 +264,11 @@ def test_stage_durations_sum_to_the_age_of_the_deal(moments: list[datetime]) -> 
     assert all(stay >= timedelta() for _, stay in stays)
 
 
+@pytest.mark.parametrize(("reasons", "score"), [(["phone", "domain"], 1.0), (["name"], 0.9), (["phone"], 0.8), ([], 0.0)])
+def test_the_strongest_sign_says_how_alike_two_records_are(reasons: list[str], score: float) -> None:
+    assert rules.likeness(reasons) == score
+
+
 @pytest.mark.parametrize(("idle_days", "rotten_days", "stale"), [(8, 7, True), (7, 7, False), (99, None, False)])
 def test_a_deal_is_stale_only_past_its_stages_limit(idle_days: int, rotten_days: int | None, stale: bool) -> None:
     now = datetime(2026, 11, 23, tzinfo=UTC)

@@ -102,5 +102,5 @@ async def _take_over(call: Call, contact: CRMContact) -> None:
     if contact.account_id is None:
         raise Invalid("Only a person of an account can be its primary one.", code="account_required", field="account_id")
     # Two people becoming primary at once wait for each other here.
-    await call.load(Account, contact.account_id, lock=True)
-    await take_over(call, contact.account_id, contact, among=CRMContact.account_id == contact.account_id)
+    account = await call.load(Account, contact.account_id, lock=True)
+    await take_over(call, account, contact, among=CRMContact.account_id == contact.account_id)

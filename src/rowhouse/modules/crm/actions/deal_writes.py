@@ -134,7 +134,7 @@ async def check_opportunity_contact(call: Call, change: Change) -> None:
     if change.verb == "delete" or not person.is_primary:
         return
     same_deal = OpportunityContact.opportunity_id == person.opportunity_id
-    await take_over(call, person.opportunity_id, person, among=same_deal)
+    await take_over(call, await call.load(Opportunity, person.opportunity_id), person, among=same_deal)
     await advance_contact(call, person.contact_id, Lifecycle.OPPORTUNITY)
 
 

@@ -141,19 +141,19 @@ async def primary_contact(call: Call, deal: Opportunity) -> UUID | None:
     return await call.session.scalar(statement)
 
 
-async def take_over(call: Call, owner_id: UUID, row: Any, *, among: Any) -> None:
-    """Make a row the one primary person of a deal or an account, and the one before it none.
+async def take_over(call: Call, owner: Any, row: Any, *, among: Any) -> None:
+    """Make a row the one primary person of its owner, a deal or an account, and the one before it none.
 
-    among: the condition that finds the others; rows that are not flushed yet are remembered instead.
+    among: the condition that finds the others; those of an owner that is not flushed yet are remembered instead.
     """
     memory = known(call)
-    others = [other for other in (memory.primaries.get(owner_id),) if other is not None]
-    if not inspect(row).pending or not call.is_deferred:
+    others = [other for other in (memory.primaries.get(owner.id),) if other is not None]
+    if not inspect(owner).pending:
         others += (await call.session.scalars(select(type(row)).where(among, type(row).is_primary))).all()
     for other in others:
         if other is not row and other.is_primary:
             other.is_primary = False
-    memory.primaries[owner_id] = row
+    memory.primaries[owner.id] = row
 
 
 async def _all(call: Call, model: type[Any]) -> list[Any]:

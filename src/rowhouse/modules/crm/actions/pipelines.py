@@ -188,7 +188,7 @@ def _must_be_complete(pipeline: Pipeline, stages: Sequence[PipelineStage]) -> No
     missing = sorted(set(StageType) - {StageType(stage.type) for stage in stages})
     if missing:
         raise Conflict(
-            f"The active pipeline {pipeline.name} would have no {' and no '.join(missing)} stage; add one or deactivate it first.",
+            f"The active pipeline {pipeline.name} would have no {' and no '.join(missing)} stage; add one, or deactivate it.",
             code="pipeline_incomplete",
         )
 
