@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
-from fastapi import Body, Depends, FastAPI
+from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from sqlalchemy import create_engine, make_url, select
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped
@@ -78,14 +78,18 @@ async def prepare(_: FastAPI) -> AsyncIterator[None]:
     await engine.dispose()
 
 
-async def tenant_session() -> AsyncIterator[AsyncTenantSession]:
+async def tenant_session(request: Request) -> AsyncIterator[AsyncTenantSession]:
+    # A host alone names a tenant for its log-in page; whoever wants rows must be a member.
+    if request.scope["partywall"].member is None:
+        raise HTTPException(401)
     async with AsyncTenantSession(engine) as session:
         yield session
 
 
 Session = Annotated[AsyncTenantSession, Depends(tenant_session)]
+CONFIG = ResolverConfig(base_domains=("notes.localhost",))
 api = FastAPI(lifespan=prepare)
-api.add_middleware(TenantMiddleware, directory=Directory(), config=ResolverConfig(("notes.localhost",)), authenticate=authenticate)
+api.add_middleware(TenantMiddleware, directory=Directory(), config=CONFIG, authenticate=authenticate)
 
 
 @api.get("/notes")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import NullPool, create_engine, event, text
 
 from partywall import TableClass, classify, guard
 from rowhouse.core.db import Base
@@ -24,7 +24,7 @@ def take_away(addresses: Addresses) -> None:
         event.remove(guard.TenantSession, "before_attach", guard._check_attach)
         event.listen(guard.TenantSession, "before_flush", _stamp_only)
     if "policies" in MISSING:
-        with create_engine(addresses.owner).begin() as connection:
+        with create_engine(addresses.owner, poolclass=NullPool).begin() as connection:
             for name, found in classify(Base.registry).items():
                 if found.table_class is TableClass.TENANT:
                     connection.execute(text(f'ALTER TABLE "{name}" DISABLE ROW LEVEL SECURITY'))

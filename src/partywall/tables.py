@@ -162,7 +162,8 @@ def _foreign_key_faults(table: Table, tenant_tables: set[str]) -> Iterable[str]:
     for key in table.foreign_key_constraints:
         target = key.elements[0].target_fullname.rsplit(".", 1)[0]
         columns = [column.name for column in key.columns]
-        if target in tenant_tables and (columns[0] != TENANT_COLUMN or len(columns) < 2):
+        pairs = {(element.parent.name, element.target_fullname.rsplit(".", 1)[1]) for element in key.elements}
+        if target in tenant_tables and (TENANT_COLUMN, TENANT_COLUMN) not in pairs:
             yield f"{table.name}: foreign key {columns} to {target} does not carry tenant_id"
         if (key.ondelete or "").upper().startswith(("SET NULL", "SET DEFAULT")):
             yield f"{table.name}: foreign key {columns} uses ON DELETE {key.ondelete}"

@@ -203,7 +203,9 @@ def _probe(
     for table in tables:
         own, faults = 0, [("probe_error", "the app's role cannot read the table")]
         with suppress(DBAPIError), connection.begin_nested() as savepoint:
-            own, faults = _probe_table(connection, connection.dialect.identifier_preparer.quote(table), tenants or (uuid7(), uuid7()))
+            own, faults = _probe_table(
+                connection, connection.dialect.identifier_preparer.quote(table), tenants or (uuid7(), uuid7())
+            )
             savepoint.rollback()
         outcomes[table] = ("failed" if faults else "proved" if own else "empty", own)
         yield from (Finding(table, rule, message) for rule, message in faults)

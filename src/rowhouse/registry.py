@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from rowhouse.core import events, idempotency, numbers  # noqa: F401  # tables of the machine that are no resources
 from rowhouse.core.audit import AUDIT
+from rowhouse.core.jobs import JOBS
 from rowhouse.core.resource import Registry
 from rowhouse.identity.resources import RESOURCES as IDENTITY
 from rowhouse.modules.crm.resources import RESOURCES as CRM
+from rowhouse.transfer.batches import IMPORTS
 
 
 def build_registry() -> Registry:
     """Return every resource."""
-    return Registry([*IDENTITY, *CRM, AUDIT])
+    return Registry([*IDENTITY, *CRM, IMPORTS, JOBS, AUDIT])

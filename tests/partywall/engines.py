@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from library import CLASSES, OWNER, PASSWORD, ROLES, Base
-from server import database_name, drop_database, fresh_database, test_server
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
 
 from partywall import rls
+from server import database_name, drop_database, fresh_database, test_server
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from sqlalchemy.orm import (
 
 from partywall import reviewed
 
+
 class Outcome(Enum):
     """What a shape may end in; anything else is a leak."""
 
@@ -151,7 +152,12 @@ READS = [
     Read("extract of text", select(Book.title, extract("epoch FROM now()), (SELECT 1", func.now())), 3, REFUSED),
     Read("operator of symbols", select(Book.title).where(Book.title.op("~")("^a")), 3),
     Read("operator that comments", select(Book.title).where(Book.title.op("IS NOT NULL --")("x")), 3, REFUSED, REFUSED),
-    Read("query by function", select(func.count()).select_from(func.ts_stat("SELECT title::tsvector FROM book").alias()), 1, REFUSED),
+    Read(
+        "query by function",
+        select(func.count()).select_from(func.ts_stat("SELECT title::tsvector FROM book").alias()),
+        1,
+        REFUSED,
+    ),
     Read("switch by function", select(func.set_config("app.tenant_id", str(TENANT_B.id), true())), 1, REFUSED, REFUSED),
     Read("many to many with criteria", select(Book.title).join(Book.marks.and_(Mark.label.like("a%"))), 1),
     Read("many to many with text", select(Book.title).join(Book.marks.and_(text("true"))), 1, REFUSED),
@@ -164,12 +170,16 @@ READS = [
     Read("core recursive common table", select(core_tree.c.name), 2, REFUSED),
     Read("core union", union_all(select(book.c.title), select(shelf.c.name)), 5, REFUSED),
     Read("core joined to a class", select(Shelf.name).join(book, book.c.shelf_id == Shelf.id), 3, REFUSED),
-    Read("core outer-joined", select(Shelf.name).outerjoin(book, book.c.shelf_id == Shelf.id).where(book.c.pages > 0), 3, REFUSED),
+    Read(
+        "core outer-joined", select(Shelf.name).outerjoin(book, book.c.shelf_id == Shelf.id).where(book.c.pages > 0), 3, REFUSED
+    ),
     Read("core in a sub-select", select(Shelf.name).where(Shelf.id.in_(select(book.c.shelf_id))), 1, REFUSED),
     Read("core in exists", select(Shelf.name).where(exists().where(book.c.shelf_id == Shelf.id)), 1, REFUSED),
     Read("core in a scalar sub-select", select(Shelf.name, select(func.max(book.c.title)).scalar_subquery()), 2, REFUSED),
     Read("core aliased to a class", select(aliased(Book, core_books).title), 3, REFUSED),
-    Read("core lateral", select(Shelf.name, select(book.c.title).where(book.c.shelf_id == Shelf.id).lateral().c.title), 3, REFUSED),
+    Read(
+        "core lateral", select(Shelf.name, select(book.c.title).where(book.c.shelf_id == Shelf.id).lateral().c.title), 3, REFUSED
+    ),
     Read("association table", select(Marking.__table__.c.id), 1, REFUSED),
     Read("lightweight table", select(light.c.title), 3, REFUSED),
     Read("catalogue table", select(table("pg_class", column("relname")).c.relname).limit(0), 0, REFUSED),

@@ -57,6 +57,8 @@ async def test_each_tenant_reads_back_its_own_notes_alone(running: ModuleType) -
         ("birch.notes.localhost", "acme-key", 404),
         ("cedar.notes.localhost", "acme-key", 404),
         ("elsewhere.example", "acme-key", 404),
+        ("acme.notes.localhost", "", 401),
+        ("acme.notes.localhost", "wrong-key", 401),
         ("acme.notes.localhost", "acme-key", 200),
         ("notes.localhost", "acme-key", 200),
     ],

@@ -254,7 +254,7 @@ def test_a_role_that_had_become_powerful_is_brought_back(superuser: Connection) 
 
 def test_a_password_with_quote_and_percent_logs_in(engines: Engines) -> None:
     roles = Roles(*(f"pw_q{number}_{engines.url.database}" for number in range(3)))
-    password = "it's 100% \"secret\""
+    password = 'it\'s 100% "secret"'
     with engines.superuser.begin() as connection:
         create_roles(connection, roles, dict.fromkeys(roles.login(), password))
     try:

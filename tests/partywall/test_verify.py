@@ -82,8 +82,7 @@ DAMAGE = [
     (
         "book",
         "policy",
-        f"DROP POLICY {TENANT_POLICY} ON book;"
-        f" CREATE POLICY {TENANT_POLICY} ON book FOR SELECT USING ({PREDICATE})",
+        f"DROP POLICY {TENANT_POLICY} ON book; CREATE POLICY {TENANT_POLICY} ON book FOR SELECT USING ({PREDICATE})",
     ),
     (
         "book",
@@ -96,13 +95,21 @@ DAMAGE = [
     ("language", "policy", "CREATE POLICY extra ON language USING (true)"),
     ("book", "row_security", "ALTER TABLE book DISABLE ROW LEVEL SECURITY"),
     ("book", "row_security", "ALTER TABLE book NO FORCE ROW LEVEL SECURITY"),
-    ("book", "foreign_key", "ALTER TABLE shelf ADD UNIQUE (id); ALTER TABLE book ADD FOREIGN KEY (shelf_id) REFERENCES shelf (id)"),
+    (
+        "book",
+        "foreign_key",
+        "ALTER TABLE shelf ADD UNIQUE (id); ALTER TABLE book ADD FOREIGN KEY (shelf_id) REFERENCES shelf (id)",
+    ),
     (
         "book",
         "foreign_key",
         "ALTER TABLE book ADD FOREIGN KEY (shelf_id, id) REFERENCES shelf (tenant_id, id) NOT VALID",
     ),
-    ("book", "foreign_key_not_valid", "ALTER TABLE book ADD FOREIGN KEY (tenant_id, id) REFERENCES shelf (tenant_id, id) NOT VALID"),
+    (
+        "book",
+        "foreign_key_not_valid",
+        "ALTER TABLE book ADD FOREIGN KEY (tenant_id, id) REFERENCES shelf (tenant_id, id) NOT VALID",
+    ),
     (
         "book",
         "foreign_key_action",
@@ -112,11 +119,19 @@ DAMAGE = [
     ("book", "unique_key", "ALTER TABLE book ADD UNIQUE (title)"),
     ("book", "unique_key", "CREATE UNIQUE INDEX loose ON book (lower(title))"),
     ("book", "unique_key", "CREATE UNIQUE INDEX loose ON book (title, tenant_id)"),
-    ("mark", "primary_key", "ALTER TABLE marking DROP CONSTRAINT marking_tenant_id_mark_id_fkey;"
-     " ALTER TABLE mark DROP CONSTRAINT mark_pkey, ADD PRIMARY KEY (id, tenant_id)"),
+    (
+        "mark",
+        "primary_key",
+        "ALTER TABLE marking DROP CONSTRAINT marking_tenant_id_mark_id_fkey;"
+        " ALTER TABLE mark DROP CONSTRAINT mark_pkey, ADD PRIMARY KEY (id, tenant_id)",
+    ),
     ("loan", "primary_key", "ALTER TABLE loan DROP CONSTRAINT loan_pkey"),
     ("loan", "tenant_column", "ALTER TABLE loan DROP CONSTRAINT loan_pkey, ALTER tenant_id DROP NOT NULL"),
-    ("book", "trigger", "CREATE TRIGGER extra BEFORE UPDATE ON book FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"),
+    (
+        "book",
+        "trigger",
+        "CREATE TRIGGER extra BEFORE UPDATE ON book FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    ),
     ("book", "trigger", "CREATE RULE extra AS ON DELETE TO book DO ALSO NOTHING"),
     ("book", "privilege", "GRANT SELECT ON book TO PUBLIC"),
     ("book", "privilege", f"GRANT UPDATE ON book TO {ROLES.app}"),
@@ -141,7 +156,11 @@ DAMAGE = [
     ("stray", "view_runs_as_owner", "CREATE VIEW stray AS SELECT title FROM book"),
     ("stray", "privilege", f"CREATE SEQUENCE stray; GRANT USAGE ON SEQUENCE stray TO {ROLES.app}"),
     ("invoice", "missing", "DROP TABLE invoice"),
-    ("", "security_definer", "CREATE FUNCTION peek() RETURNS bigint SECURITY DEFINER LANGUAGE sql AS 'SELECT count(*) FROM book'"),
+    (
+        "",
+        "security_definer",
+        "CREATE FUNCTION peek() RETURNS bigint SECURITY DEFINER LANGUAGE sql AS 'SELECT count(*) FROM book'",
+    ),
     ("", "set_config", "GRANT EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) TO PUBLIC"),
     ("", "role_owns", f"CREATE SCHEMA mine AUTHORIZATION {ROLES.app}"),
     ("", "role_member", f"CREATE ROLE pw_loose BYPASSRLS; GRANT pw_loose TO {ROLES.app}"),

@@ -119,13 +119,17 @@ def _deal(rng: Random, market: Market, account: AccountPlan, *, number: int, ope
         account=None if is_nameless else account.external_id,
         values={**values, "expected_close_date": expected},
         lines=lines,
-        contacts=() if is_nameless else tuple(zip((person.external_id for person in people), rng.sample(_ROLES, k=3), strict=False)),
+        contacts=()
+        if is_nameless
+        else tuple(zip((person.external_id for person in people), rng.sample(_ROLES, k=3), strict=False)),
         moves=moves,
     )
     return _revised(rng, deal, calendar, life, expected)
 
 
-def _walk(rng: Random, calendar: Calendar, life: _Life, at: datetime, *, competitors: Sequence[str], stage: int = 0) -> Iterator[MovePlan]:
+def _walk(
+    rng: Random, calendar: Calendar, life: _Life, at: datetime, *, competitors: Sequence[str], stage: int = 0
+) -> Iterator[MovePlan]:
     went_back = False
     while stage != life.stuck_in:
         at = calendar.later(rng, at, rng.lognormvariate(math.log(_MEDIAN_DAYS[stage] * life.pace), _SPREAD))
@@ -151,7 +155,9 @@ def _loss(rng: Random, at: datetime, competitors: Sequence[str]) -> MovePlan:
     return MovePlan(at=at, verb="lose", stage="Closed Lost", reason=reason, detail=detail, competitor=rival)
 
 
-def _second_try(rng: Random, calendar: Calendar, life: _Life, lost_at: datetime, competitors: Sequence[str]) -> Iterator[MovePlan]:
+def _second_try(
+    rng: Random, calendar: Calendar, life: _Life, lost_at: datetime, competitors: Sequence[str]
+) -> Iterator[MovePlan]:
     at = calendar.later(rng, lost_at, rng.uniform(25, 150))
     if rng.random() > 0.05 or at >= calendar.end:
         return

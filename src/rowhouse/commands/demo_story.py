@@ -53,7 +53,11 @@ _WON = (
     Text("MEETING", "Hand-over to the project team", "Introduced {first} to the installers; dates for all sites.", "First site in two weeks."),
     Text("CALL", "How the first weeks went", "{first} is content; one sensor was mounted too close to the fan.", "Moved the sensor."),
 )  # fmt: skip
-_LOST = (Text("NOTE", "What we learn from it", "{first} said openly that we were late with the second version. Ask again next spring."),)
+_LOST = (
+    Text(
+        "NOTE", "What we learn from it", "{first} said openly that we were late with the second version. Ask again next spring."
+    ),
+)
 _CARE = (
     Text("CALL", "Yearly talk with {first}", "What changes next year: a new hall, fewer night shifts.", "Interested in a quotation after the summer."),
     Text("EMAIL", "Invitation to the user day", "Dear {first}, this year's user day shows alarms, reports and the new gateway."),
@@ -99,7 +103,9 @@ def _done(rng: Random, calendar: Calendar, deal: DealPlan, cast: Cast) -> Iterat
         if at >= calendar.end:
             continue
         text = rng.choice(_BY_STAGE[deal.stage_at(at)])
-        yield _plan(rng, calendar, text, deal, cast, at=at, planned=text.type in {"MEETING", "DEMO", "TASK"} and rng.random() < 0.7)
+        yield _plan(
+            rng, calendar, text, deal, cast, at=at, planned=text.type in {"MEETING", "DEMO", "TASK"} and rng.random() < 0.7
+        )
 
 
 def _plan(
@@ -146,12 +152,22 @@ def _care(rng: Random, calendar: Calendar, account: AccountPlan, cast: Cast) -> 
         if at < calendar.end:
             values = _values(rng, rng.choice(_CARE), "", person, account)
             yield ActivityPlan(
-                external_id="", at=at, owner=account.owner, verb="log", account=account.external_id, contact=person.external_id, values=values
+                external_id="",
+                at=at,
+                owner=account.owner,
+                verb="log",
+                account=account.external_id,
+                contact=person.external_id,
+                values=values,
             )
 
 
 def _values(rng: Random, text: Text, topic: str, person: ContactPlan | None, account: AccountPlan | None) -> dict[str, Any]:
-    words = {"first": person.first_name if person else "the caller", "account": account.name if account else "the company", "topic": topic}
+    words = {
+        "first": person.first_name if person else "the caller",
+        "account": account.name if account else "the company",
+        "topic": topic,
+    }
     values: dict[str, Any] = {
         "type": text.type,
         "subject": text.subject.format(**words)[:200],

@@ -63,9 +63,7 @@ class Step:
     part: MovePlan | RevisionPlan | None = None
 
 
-async def write_workspace(
-    database: Database, registry: Registry, tenant: Tenant, plan: WorkspacePlan, *, report: Report
-) -> bool:
+async def write_workspace(database: Database, registry: Registry, tenant: Tenant, plan: WorkspacePlan, *, report: Report) -> bool:
     """Fill a workspace that has its owner and nothing else; False if it was filled before.
 
     All or nothing: an interruption leaves it as it was.
@@ -147,7 +145,9 @@ class _Writer:
         else:
             people = [{"contact_id": self._id(person), "role": role} for person, role in plan.contacts]
             values = {**plan.values, "account_id": self._id(plan.account), "contacts": people, "opened_at": plan.opened_at}
-            await self._create("opportunities", plan.external_id, {**values, **({"lines": list(plan.lines)} if plan.lines else {})})
+            await self._create(
+                "opportunities", plan.external_id, {**values, **({"lines": list(plan.lines)} if plan.lines else {})}
+            )
 
     def _move_input(self, move: MovePlan) -> dict[str, Any]:
         if move.verb == "lose":
@@ -161,7 +161,11 @@ class _Writer:
         elif verb == "complete":
             await self._act("activities", verb, {"outcome": plan.outcome}, plan.external_id)
         else:
-            about = {"opportunity_id": self._id(plan.deal), "account_id": self._id(plan.account), "contact_id": self._id(plan.contact)}
+            about = {
+                "opportunity_id": self._id(plan.deal),
+                "account_id": self._id(plan.account),
+                "contact_id": self._id(plan.contact),
+            }
             values = {**plan.values, **about, "external_source": "demo", "external_id": plan.external_id}
             self.rows[plan.external_id] = await self._act("activities", verb, values)
 

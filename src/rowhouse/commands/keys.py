@@ -46,7 +46,8 @@ def create(
         acting = Principal("session", row.id, row.id, Role(row.role))
         reason = "command line: made for the member by the operator"
         async with open_call(program.database, program.registry, found, acting, reason=reason) as call:
-            return await create_key.run(call, NewKey(name=name, scopes=scope or ["*"], expires_in_days=days))
+            made: KeyMade = await create_key.run(call, NewKey(name=name, scopes=scope or ["*"], expires_in_days=days))
+            return made
 
     print(run(work).key)  # noqa: T201  # the output itself, for a script to take
 

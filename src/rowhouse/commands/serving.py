@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -38,21 +38,22 @@ def up(
     settings = Settings()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_interrupt)
-    children: list[subprocess.Popen[bytes]] = []
+    children: dict[str, subprocess.Popen[bytes]] = {}
     try:
         _prepare(settings)
         made = asyncio.run(demo.ensure_demo(settings)) if demo_data else []
-        children = [_child("serve"), _child("worker")]
-        _await_ready(settings, children[0])
+        for name in ("serve", "worker"):
+            children[name] = _child(name)
+        _await_ready(settings, children["serve"])
         demo.print_welcome(settings, made)
         _watch(children)
     except KeyboardInterrupt:
         console.print("\nStopping …")
     finally:
-        _end(children)
+        _end(list(children.values()))
         if settings.embedded:
             postgres.stop(settings.data_dir / "pg")
-    if any(child.returncode not in (0, None, -signal.SIGTERM, -signal.SIGINT) for child in children):
+    if any(child.returncode not in (0, None, -signal.SIGTERM, -signal.SIGINT) for child in children.values()):
         raise typer.Exit(1)
 
 
@@ -151,11 +152,13 @@ def _await_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
                 time.sleep(0.05)
 
 
-def _watch(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    while all(child.poll() is None for child in children):
+def _watch(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    while True:
+        for name, child in children.items():
+            if child.poll() is not None:
+                console.print(f"[red]{name} ended with status {child.returncode}; stopping the rest.[/]")
+                return
         time.sleep(0.5)
-    ended = next(child for child in children if child.poll() is not None)
-    console.print(f"[red]{ended.args[-1]} ended with status {ended.returncode}; stopping the rest.[/]")  # type: ignore[index]
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -164,7 +164,9 @@ def entry(call: Any, verb: str, row: Any, changes: dict[str, Any]) -> AuditEntry
 
 def jsonable(value: Any) -> Any:
     """Return a value as JSON holds it: ids, times and exact numbers become text."""
-    if isinstance(value, UUID | Decimal):
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, UUID):
         return str(value)
     if isinstance(value, datetime | date):
         return value.isoformat()

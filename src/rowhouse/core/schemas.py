@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from datetime import date, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -65,6 +65,11 @@ def _short(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _scaled(value: Decimal, *, scale: int) -> Decimal:
+    # As the column will hold it, so that a create answers what a later get answers.
+    return value.quantize(Decimal(1).scaleb(-scale))
+
+
 def python_type(column: Column) -> Any:
     """Return the annotated Python type a column's values have on the way in, limits included."""
     table_column: TableColumn[Any] = column.property.columns[0]
@@ -82,7 +87,8 @@ def python_type(column: Column) -> Any:
         ]
     if isinstance(kind, Numeric):
         low = info.get("minimum")
-        return Annotated[Decimal, Field(max_digits=kind.precision, decimal_places=kind.scale, ge=low)]
+        limits = Field(max_digits=kind.precision, decimal_places=kind.scale, ge=low)
+        return Annotated[Decimal, limits, AfterValidator(partial(_scaled, scale=kind.scale or 0))]
     if isinstance(kind, Integer):
         low, high = _RANGES[next(known for known in _RANGES if isinstance(kind, known))]
         return Annotated[int, Field(ge=info.get("minimum", low), le=info.get("maximum", high))]

@@ -227,7 +227,7 @@ def _refuse_binary(path: Path, sample: bytes) -> None:
     if any(sample.startswith(bom) for bom, _ in _BOMS) or _plain_utf16(sample):
         return
     controls = sum(byte < 32 and byte not in b"\t\n\r\f\x1a\x1b" for byte in sample)
-    if controls * 50 > len(sample):
+    if controls * 8 > len(sample):
         raise _refused(f"{path.name} is a binary file, not a table; save it as .xlsx or CSV.", "not_a_table")
 
 
