@@ -11,8 +11,8 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import URL, make_url
 
-from rowhouse.core import postgres
-from rowhouse.core.postgres import Server
+from rowhouse.embedded import postgres
+from rowhouse.embedded.postgres import Server
 
 DEBIAN = Path("/usr/lib/postgresql")
 # The data is thrown away, so nothing waits for a disk.

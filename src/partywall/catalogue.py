@@ -20,7 +20,7 @@ _ROLE = "FROM pg_roles r WHERE rolname = ANY (:roles) AND"
 RELATIONS = f"""
 SELECT c.oid, CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname AS name, c.relkind::text AS kind,
        coalesce(c.reloptions::text ~ 'security_invoker=(true|on|1)', false) AS invoker
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND {_OURS} ORDER BY 2"""  # noqa: S608
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE relkind NOT IN ('i', 'I', 't', 'c') AND {_OURS} ORDER BY 2"""  # noqa: S608
 
 POLICIES = """
 SELECT polrelid AS table, polname AS name, polcmd::text AS command, polpermissive AS permissive,

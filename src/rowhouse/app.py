@@ -8,15 +8,17 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
-from partywall.asgi import Refusal, TenantMiddleware
-from partywall.resolve import ResolverConfig
 
+from partywall.asgi import Answer, Refusal, TenantMiddleware, problem_answer
+from partywall.errors import ResolutionError
+from partywall.resolve import Refused, ResolverConfig
 from rowhouse import __version__
 from rowhouse.api import openapi, problems, session, system
 from rowhouse.api.edge import Edge, Seen
 from rowhouse.api.requests import Api
 from rowhouse.api.routes import build_router
 from rowhouse.core.db import Database, open_database
+from rowhouse.core.errors import RowhouseError
 from rowhouse.core.logs import configure_logs
 from rowhouse.core.migrate import find_addresses
 from rowhouse.core.reads import Cursors
@@ -45,6 +47,7 @@ def create_app(settings: Settings, database: Database, registry: Registry | None
         authenticate=directory.authenticate,
         open_paths=system.OPEN_PATHS,
         on_refusal=_count_refusal,
+        problem=_refused,
     )
     return Edge(tenancy, max_body_bytes=settings.max_body_bytes)
 
@@ -97,6 +100,22 @@ def _routes(settings: Settings, database: Database, registry: Registry) -> FastA
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return app
+
+
+def _refused(error: ResolutionError, scope: Any) -> Answer:
+    """Return the kernel's answer; for refusals of our own authenticator with the text that says the way out."""
+    if isinstance(error, Refused):
+        return problem_answer(error, scope)
+    found = problems.answer(_Credential(error.status, error.code, str(error)))
+    return error.status, [*found.raw_headers, (b"vary", b"Authorization, Cookie, X-Tenant-ID")], bytes(found.body)
+
+
+class _Credential(RowhouseError):
+    """A credential that was refused before a workspace was looked for."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message, code=code)
+        self.status = status  # type: ignore[misc]  # the kernel decides it
 
 
 def _count_refusal(refusal: Refusal) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 
 import typer
-from partywall.errors import PartywallError
 from pydantic import ValidationError
 from rich.console import Console
 
+from partywall.errors import PartywallError
 from rowhouse.commands import data, keys, members, serving, show, tenants, verifying
 from rowhouse.core.errors import RowhouseError
-from rowhouse.core.postgres import PostgresError
+from rowhouse.embedded.postgres import PostgresError
 
 app = typer.Typer(
     name="rowhouse",

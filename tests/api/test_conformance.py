@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from cast import Person
-from rowhouse.core.operations import references
 from rowhouse.core.permissions import Role, allows
+from rowhouse.core.references import references
 from rowhouse.core.resource import Kind, Registry, Resource
 from rowhouse.registry import build_registry
 from rows import Rows, path_of

@@ -13,8 +13,9 @@ PROXY = "10.0.0.7"
 CONFIG = ResolverConfig(("rowhouse.example", "127.0.0.1"), trusted_proxies=(ip_network("10.0.0.0/8"),))
 SINGLE = replace(CONFIG, default_tenant_slug="acme")
 
-TENANT_A = Tenant(uuid7(), "acme")
-TENANT_B = Tenant(uuid7(), "birch")
+# Fixed, since the ids of cases hold them and every worker must collect the same cases.
+TENANT_A = Tenant(UUID("0190a000-0000-7000-8000-0000000000aa"), "acme")
+TENANT_B = Tenant(UUID("0190a000-0000-7000-8000-0000000000bb"), "birch")
 CLOSED = {status: Tenant(uuid7(), status.lower(), status=status) for status in ("CANCELLED", "PENDING", "PURGED", "active")}
 SUSPENDED = Tenant(uuid7(), "sleepy", status="SUSPENDED")
 

@@ -82,7 +82,6 @@ core_tree = select(shelf.c.id, shelf.c.name).where(shelf.c.parent_id.is_(None)).
 core_tree = core_tree.union_all(select(shelf.c.id, shelf.c.name).where(shelf.c.parent_id == core_tree.c.id))
 
 of_shelf = select(Book.title).where(Book.shelf_id == Shelf.id).order_by(Book.title).limit(1)
-tenant_b = {"tenant_id": TENANT_B.id}
 
 READS = [
     Read("entity", select(Book), 3),

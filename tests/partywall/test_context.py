@@ -64,7 +64,7 @@ def test_scopes_of_one_tenant_nest() -> None:
 
 def test_another_tenant_is_refused_inside_a_scope() -> None:
     with tenant_scope(TENANT_A):
-        with pytest.raises(TenantMismatch, match="acme.*birch"), tenant_scope(TENANT_B):
+        with pytest.raises(TenantMismatch, match=r"acme.*birch"), tenant_scope(TENANT_B):
             pass
         assert current_tenant() is TENANT_A
 

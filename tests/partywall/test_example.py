@@ -19,13 +19,13 @@ def database() -> Iterator[Engines]:
 
 
 @pytest.fixture(scope="module")
-def notes(database: Engines) -> Iterator[ModuleType]:
+def notes(database: Engines) -> ModuleType:
     spec = importlib.util.spec_from_file_location("notes_example", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOTES_DATABASE_URL", database.url.render_as_string(hide_password=False))
         spec.loader.exec_module(module)
-    yield module
+    return module
 
 
 @pytest.fixture

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 from engines import Engines
-from library import STOCK_B, TENANT_A, TENANT_B, Book, Shelf
+from library import STOCK_A, STOCK_B, TENANT_A, TENANT_B, Book, Shelf
 from read_shapes import LOADS, READS, Outcome, Read
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, NullPool, select, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 from write_shapes import WRITES, Write
 
-from partywall import GuardRefusal, Tenant, TenantMismatch, TenantSession, tenant_scope
+from partywall import AsyncTenantSession, GuardRefusal, NoTenant, Tenant, TenantMismatch, TenantSession, reviewed, tenant_scope
 from partywall.rls import set_tenant_sql
 
 MODES = ("guard", "policies", "both")
@@ -121,3 +122,69 @@ def test_a_write_changes_the_tenants_own_rows_or_is_refused(
     assert foreign_after == foreign_before
     assert len(set(own_after) ^ set(own_before)) >= write.rows
     assert (own_after == own_before) is (write.rows == 0)
+
+
+def test_every_transaction_of_a_session_is_bound_anew(engines: Engines) -> None:
+    with tenant_scope(TENANT_A), TenantSession(engines.app) as session:
+        found = []
+        for _ in range(2):
+            found.append(len(session.scalars(select(Book)).all()))
+            session.commit()
+
+    assert found == [3, 3]
+
+
+def test_a_session_is_refused_where_another_tenants_work_runs(engines: Engines) -> None:
+    with tenant_scope(TENANT_A):
+        session = TenantSession(engines.app)
+
+    with tenant_scope(TENANT_B), pytest.raises(TenantMismatch):
+        session.scalars(select(Book))
+    with pytest.raises(NoTenant):
+        session.scalars(select(Book))
+
+
+def test_a_row_kept_in_memory_is_not_handed_to_another_tenants_work(engines: Engines) -> None:
+    with tenant_scope(TENANT_A):
+        session = TenantSession(engines.app)
+        session.scalars(select(Book).where(Book.id == STOCK_A.book)).one()
+    with session, tenant_scope(TENANT_B), pytest.raises(TenantMismatch):
+        session.get(Book, (TENANT_A.id, STOCK_A.book))
+
+
+@pytest.mark.parametrize("rows", [{"tenant_id": TENANT_B.id}, {}, [{"tenant_id": TENANT_A.id}, {"tenant_id": TENANT_B.id}]])
+def test_a_reviewed_statement_must_carry_its_sessions_tenant(engines: Engines, rows: Any) -> None:
+    statement = reviewed(text("UPDATE book SET pages = 9 WHERE tenant_id = :tenant_id"), reason="a test of review")
+
+    with tenant_scope(TENANT_A), TenantSession(engines.superuser) as session, pytest.raises(GuardRefusal, match="tenant_id"):
+        session.execute(statement, rows)
+
+
+def test_a_review_needs_a_reason() -> None:
+    with pytest.raises(ValueError, match="reason"):
+        reviewed(text("SELECT 1"), reason="because")
+
+
+async def test_the_asyncio_session_reads_and_writes_its_tenant_alone(engines: Engines) -> None:
+    engine = create_async_engine(engines.app.url, poolclass=NullPool)
+    with tenant_scope(TENANT_A):
+        async with AsyncTenantSession(engine) as session:
+            session.add(Book(title="a new book"))
+            await session.flush()
+            streamed = [title async for title in await session.stream_scalars(select(Book.title))]
+            with pytest.raises(GuardRefusal):
+                await session.execute(text("SELECT * FROM book"))
+            foreign = await session.get(Book, (TENANT_B.id, STOCK_B.book))
+            await session.rollback()
+
+    assert session.tenant_id == TENANT_A.id
+    assert sorted(streamed) == ["a atlas", "a book 1", "a book 2", "a new book"]
+    assert foreign is None
+
+
+async def test_the_asyncio_sessions_raw_connection_is_refused(engines: Engines) -> None:
+    engine = create_async_engine(engines.app.url, poolclass=NullPool)
+    with tenant_scope(TENANT_A):
+        async with AsyncTenantSession(engine) as session:
+            with pytest.raises(GuardRefusal):
+                await session.connection()

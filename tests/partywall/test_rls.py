@@ -223,7 +223,7 @@ POWERS = {
     "superuser": "CREATE ROLE pw_odd SUPERUSER",
     "member of a bypasser": "CREATE ROLE pw_strong BYPASSRLS; CREATE ROLE pw_odd IN ROLE pw_strong",
     "member, without inheriting": "CREATE ROLE pw_strong SUPERUSER; CREATE ROLE pw_odd NOINHERIT IN ROLE pw_strong",
-    "member of a member": "CREATE ROLE pw_strong BYPASSRLS; CREATE ROLE pw_mid IN ROLE pw_strong; CREATE ROLE pw_odd IN ROLE pw_mid",
+    "member of a member": "CREATE ROLE pw_strong BYPASSRLS; CREATE ROLE pw_m IN ROLE pw_strong; CREATE ROLE pw_odd IN ROLE pw_m",
     "owns": "CREATE ROLE pw_odd; CREATE TABLE stray (id int); ALTER TABLE stray OWNER TO pw_odd",
     "member of the owner": f"CREATE ROLE pw_odd IN ROLE {OWNER}",
 }

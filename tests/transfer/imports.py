@@ -54,7 +54,9 @@ class House:
     async def load_mapped(self, name: str, file: Path, mapping: Path, **variables: str) -> ImportReport:
         """Import a file with a mapping file."""
         source = open_source(file)
-        plan = plan_of(load_mapping(mapping, variables=variables), source.header, fields_of(self.registry[name]), folder=file.parent)
+        plan = plan_of(
+            load_mapping(mapping, variables=variables), source.header, fields_of(self.registry[name]), folder=file.parent
+        )
         return await run_import(
             self.call, self.registry[name], rows=source.rows(), plan=plan, options=Options(filename=file.name)
         )

@@ -87,4 +87,4 @@ async def won_value(house: House) -> int:
     declared = next(report for report in resource.reports if report.name == "totals")
     async with house.call() as call:
         found = await operations.report(call, resource, declared, {})
-    return found.won_base_minor
+    return int(found.won_minor)

@@ -21,6 +21,8 @@ Send = Callable[[Message], Awaitable[None]]
 _log = structlog.get_logger()
 _TOO_LARGE = "The body is larger than this server accepts; send less, or import a file."
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
+
+
 class Edge:
     """Pure ASGI: numbers each request, limits its body, logs and counts its answer."""
 

@@ -20,6 +20,7 @@ from rowhouse.core.resource import Input
 from rowhouse.identity import people, sessions
 from rowhouse.identity.directory import principal_of
 from rowhouse.identity.invitations import Acceptance, accept_invitation
+from rowhouse.identity.origin import is_cross_site
 from rowhouse.identity.sessions import Client, LoggedIn, LogIn, PasswordChange
 from rowhouse.identity.tokens import clear_cookie, set_cookie
 
@@ -159,6 +160,7 @@ async def accept(request: Request) -> Response:
     """Join a workspace with an invitation's token."""
     plain_params(request, frozenset())
     given = parse(Accepted, await read_body(request))
+    _refuse_cross_site(request)
     credential = resolution_of(request).credential
     if credential is not None:
         check_csrf(request)
@@ -196,7 +198,7 @@ def _opened(request: Request, opened: LoggedIn) -> Response:
 
 def _refuse_cross_site(request: Request) -> None:
     # A foreign page must not be able to log its visitor into the attacker's account.
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+    if is_cross_site(request.scope, resolution_of(request).host):
         raise Forbidden("Log in from a page of this site.", code="csrf_failed")
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from partywall import Tenant
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from partywall import Tenant
 from rowhouse.commands.session import Program, TenantOption, console, run
 from rowhouse.core.call import open_call
 from rowhouse.core.errors import Invalid

@@ -7,10 +7,10 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from partywall import system_scope
 from rich.table import Table
 from sqlalchemy import select
 
+from partywall import system_scope
 from rowhouse.commands.session import JsonOption, Program, TenantOption, console, run
 from rowhouse.core import clock, operations
 from rowhouse.core.call import open_call

@@ -20,10 +20,10 @@ from granian.constants import Interfaces
 
 from rowhouse.commands import demo
 from rowhouse.commands.session import console
-from rowhouse.core import postgres
 from rowhouse.core.logs import configure_logs
 from rowhouse.core.migrate import find_addresses
 from rowhouse.core.migrate import migrate as run_migrations
+from rowhouse.embedded import postgres
 from rowhouse.settings import Settings
 from rowhouse.worker import run_worker
 
@@ -125,7 +125,7 @@ def _child(command: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603  # our own program
         [sys.executable, "-m", "rowhouse", command],
         start_new_session=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # one thread at this point
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # one thread at this point
     )
 
 
@@ -144,7 +144,7 @@ def _await_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
                     f"the web server stopped at once; is port {settings.port} in use? Choose another with ROWHOUSE_PORT=8301"
                 )
             try:
-                with urllib.request.urlopen(address, timeout=2):  # noqa: S310  # our own address
+                with urllib.request.urlopen(address, timeout=2):  # our own address
                     return
             except (urllib.error.URLError, OSError) as error:
                 if time.monotonic() > deadline:

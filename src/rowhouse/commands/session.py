@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import typer
-from partywall import Tenant, system_scope
 from rich.console import Console
 
+from partywall import Tenant, system_scope
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Database, open_database
 from rowhouse.core.errors import Invalid

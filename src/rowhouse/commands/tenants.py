@@ -6,9 +6,9 @@ import json
 from typing import Annotated, Any
 
 import typer
-from partywall import Tenant, system_scope
 from rich.table import Table
 
+from partywall import Tenant, system_scope
 from rowhouse.commands.session import JsonOption, Program, console, run
 from rowhouse.core import clock
 from rowhouse.identity import tenants

@@ -8,8 +8,8 @@ import json
 import typer
 from rich.table import Table
 
+from rowhouse.commands.isolation import check_isolation
 from rowhouse.commands.session import JsonOption, console
-from rowhouse.core.isolation import check_isolation
 from rowhouse.core.migrate import find_addresses
 from rowhouse.settings import Settings
 

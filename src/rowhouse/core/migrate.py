@@ -16,7 +16,7 @@ from procrastinate.schema import SchemaManager
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url, text
 
 from partywall.rls import Roles, create_roles, harden_database
-from rowhouse.core import postgres
+from rowhouse.embedded import postgres
 from rowhouse.settings import Settings
 
 DATABASE = "rowhouse"

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from sqlalchemy import inspect, select
+from sqlalchemy import select
 
-from partywall import TenantScoped
 from rowhouse.core.audit import AuditEntry, changes_of, entry
 from rowhouse.core.call import Call
-from rowhouse.core.db import Base, Record
+from rowhouse.core.db import Record
 from rowhouse.core.errors import Conflict, Fault, Forbidden, Invalid, NotFound, ReferenceNotFound, RowhouseError, StaleVersion
 from rowhouse.core.permissions import READS, Role, allows
 from rowhouse.core.reads import Cursors, Page, Query, as_json, check_query, get_row, list_rows, stream_rows
+from rowhouse.core.references import check_references, models_by_table
 from rowhouse.core.resource import Action, Change, Kind, Report, Resource, parent_table
 from rowhouse.core.schemas import create_schema, update_schema
 
@@ -92,7 +91,7 @@ async def create(call: Call, resource: Resource, data: Mapping[str, Any], *, par
         parent = await _check_parent(call, resource, parent_id, lock=True)
         _may_edit(call, parent)
         values[resource.parent.key] = parent_id
-    await _check_references(call, resource, values)
+    await check_references(call, resource, values)
     replaced = resource.replace.get("create")
     if replaced is not None:
         row = await replaced.run(call, values)
@@ -123,7 +122,7 @@ async def update(
     _may_edit(call, row)
     _not_archived(row)
     before = {name: getattr(row, name) for name in values if hasattr(row, name)}
-    await _check_references(call, resource, {n: v for n, v in values.items() if before.get(n) != v})
+    await check_references(call, resource, {n: v for n, v in values.items() if before.get(n) != v})
     replaced = resource.replace.get("update")
     if replaced is not None:
         row = await replaced.run(call, row, values)
@@ -336,38 +335,7 @@ async def _load(call: Call, resource: Resource, row_id: UUID, *, lock: bool = Fa
 async def _check_parent(call: Call, resource: Resource, parent_id: UUID | None, *, lock: bool = False) -> Any:
     if resource.parent is None or parent_id is None:
         return None
-    return await call.load(_models()[parent_table(resource)], parent_id, lock=lock)
-
-
-async def _check_references(call: Call, resource: Resource, values: Mapping[str, Any]) -> None:
-    for column, model in references(resource.model).items():
-        if values.get(column) is not None:
-            await call.reference(model, values[column], column)
-
-
-def references(model: type[TenantScoped]) -> Mapping[str, type[TenantScoped]]:
-    """Return the columns of a model that name a row of a tenant table, and that table's model."""
-    return _references(inspect(model).local_table.name)
-
-
-@cache
-def _references(table: str) -> Mapping[str, type[TenantScoped]]:
-    found: dict[str, type[TenantScoped]] = {}
-    for key in Base.metadata.tables[table].foreign_key_constraints:
-        for element in key.elements:
-            target, column = element.target_fullname.rsplit(".", 1)
-            if column == "id" and target in _models():
-                found[element.parent.name] = _models()[target]
-    return found
-
-
-@cache
-def _models() -> dict[str, type[TenantScoped]]:
-    return {
-        inspect(mapper.class_).local_table.name: mapper.class_
-        for mapper in Base.registry.mappers
-        if issubclass(mapper.class_, TenantScoped)
-    }
+    return await call.load(models_by_table()[parent_table(resource)], parent_id, lock=lock)
 
 
 def _validated(schema: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -177,9 +177,10 @@ class Resource:
 
     model: the mapped class.  name: plural, as in the URL.  group: the permission and navigation group.
     parent: for a part, its column that names the parent.  write: columns a caller may set.  hidden: never shown.
-    filters, search, order: columns that may be filtered, searched by text, sorted by (the first of `order` is the
-    default: newest first for a moment, else ascending).  check: `async (call, Change)`, run before each write.  import_key: columns, or sets of them,
-    that recognise a row in an import.  access: who may read and write.  replace: verbs done by the module.
+    filters, search, order: columns that may be filtered, searched by text, sorted by; the first of `order` is the
+    default, newest first for a moment, else ascending.  check: `async (call, Change)`, run before each write.
+    import_key: columns, each of which recognises a row in an import.  access: who may read and write.
+    replace: verbs done by the module.
     """
 
     model: type[TenantScoped]

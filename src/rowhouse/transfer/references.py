@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, ForeignKeyConstraint, func, or_, select
 
 from partywall import TenantScoped
 from rowhouse.core.call import Call
-from rowhouse.core.operations import references
+from rowhouse.core.references import references
 from rowhouse.core.resource import Registry, Resource
 
 _Model = type[TenantScoped]

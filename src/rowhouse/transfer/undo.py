@@ -21,7 +21,7 @@ from rowhouse.core.audit import AuditEntry, jsonable
 from rowhouse.core.call import Call
 from rowhouse.core.db import Base
 from rowhouse.core.errors import Conflict
-from rowhouse.core.operations import references
+from rowhouse.core.references import references
 from rowhouse.core.resource import Resource
 from rowhouse.transfer.halving import OpenCall, in_halves
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Invalid
-from rowhouse.core.operations import references
+from rowhouse.core.references import references
 from rowhouse.core.resource import Change, Input, NoInput, action
 from rowhouse.modules.crm.models import Account, CRMActivity, CRMContact, Opportunity
 from rowhouse.modules.crm.states import ActivityStatus, ActivityType, Direction, Priority

@@ -9,8 +9,8 @@ from pydantic import AwareDatetime, Field
 
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Forbidden, Invalid, ReferenceNotFound
-from rowhouse.core.operations import references
 from rowhouse.core.permissions import Role
+from rowhouse.core.references import references
 from rowhouse.core.resource import Input, action
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.actions.known import first_stage, pipelines, stage_of

@@ -16,13 +16,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from rowhouse.core import postgres
-from rowhouse.core.postgres import PostgresError, Server
-from rowhouse.core.postgres_process import is_alive
+from rowhouse.embedded import postgres
+from rowhouse.embedded.postgres import PostgresError, Server
+from rowhouse.embedded.postgres_process import is_alive
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 IS_ROOT = os.geteuid() == 0
-STARTER = "import sys, pathlib; from rowhouse.core import postgres; postgres.start(pathlib.Path(sys.argv[1]))"
+STARTER = "import sys, pathlib; from rowhouse.embedded import postgres; postgres.start(pathlib.Path(sys.argv[1]))"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rowhouse.core.postgres_process import Account, PostgresError, run
+from rowhouse.embedded.postgres_process import Account, PostgresError, run
 
 PRIVATE_BASE = Path("/var/lib/rowhouse")
 OLDEST_MAJOR = 15

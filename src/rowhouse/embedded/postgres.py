@@ -22,7 +22,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 
-from rowhouse.core.postgres_files import (
+from rowhouse.embedded.postgres_files import (
     OLDEST_MAJOR,
     Site,
     disk_full,
@@ -34,7 +34,7 @@ from rowhouse.core.postgres_files import (
     read_major,
     usable_bin_dir,
 )
-from rowhouse.core.postgres_process import (
+from rowhouse.embedded.postgres_process import (
     PostgresError,
     disown_pid_file,
     find_postmaster,
