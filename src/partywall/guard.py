@@ -91,17 +91,15 @@ class TenantSession(Session):
         """Refuse: statements on the raw connection would skip the guard."""
         raise GuardRefusal("session.connection() skips the guard; execute the statement on the session")
 
-    def bulk_save_objects(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: the legacy bulk methods skip the unit of work."""
-        raise GuardRefusal("bulk_save_objects skips the guard; use session.add_all")
+    def _refuse_bulk(self, *_: Any, **__: Any) -> NoReturn:
+        raise GuardRefusal("the legacy bulk methods skip the guard; use session.add_all, or load the rows and change them")
 
-    def bulk_insert_mappings(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: the legacy bulk methods skip the unit of work."""
-        raise GuardRefusal("bulk_insert_mappings skips the guard; use session.add_all")
+    bulk_save_objects = bulk_insert_mappings = bulk_update_mappings = _refuse_bulk
 
-    def bulk_update_mappings(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: the legacy bulk methods skip the unit of work."""
-        raise GuardRefusal("bulk_update_mappings skips the guard; load the rows and change them")
+    def _get_impl(self, *arguments: Any, **options: Any) -> Any:
+        # The identity map answers get() without a statement, which is where the scope is checked otherwise.
+        self.check_scope()
+        return super()._get_impl(*arguments, **options)
 
 
 class AsyncTenantSession(AsyncSession):

@@ -26,6 +26,7 @@ from partywall.rls import SETTING, Roles, assert_role, expected_policies, expect
 from partywall.tables import TENANT_COLUMN, Classification, TableClass
 
 Outcome = Literal["proved", "empty", "failed", "not probed"]
+Classes = Mapping[str, Classification]
 _SEEN_AT_MOST = 1000
 
 
@@ -72,7 +73,7 @@ class Report:
 
 def verify(
     connection: Connection,
-    classes: Mapping[str, Classification],
+    classes: Classes,
     roles: Roles,
     *,
     exempt: Mapping[str, str] = MappingProxyType({}),
@@ -108,9 +109,7 @@ def verify(
     return Report(verdicts, sorted(set(findings), key=lambda finding: (finding.table, finding.rule, finding.message)))
 
 
-def _inventory(
-    relations: Sequence[Row[Any]], classes: Mapping[str, Classification], exempt: Mapping[str, str]
-) -> Iterator[Finding]:
+def _inventory(relations: Sequence[Row[Any]], classes: Classes, exempt: Mapping[str, str]) -> Iterator[Finding]:
     for row in relations:
         if row.kind == "v" and not row.invoker:
             yield Finding(row.name, "view_runs_as_owner", "the view reads as its owner; set security_invoker = true")
@@ -162,9 +161,7 @@ def _canonical(expression: str | None) -> str:
     return re.sub(r"::text|[\s()]", "", expression or "").lower()
 
 
-def _privileges(
-    connection: Connection, relations: Sequence[Row[Any]], classes: Mapping[str, Classification], roles: Roles
-) -> Iterator[Finding]:
+def _privileges(connection: Connection, relations: Sequence[Row[Any]], classes: Classes, roles: Roles) -> Iterator[Finding]:
     granted: dict[int, set[tuple[str, str, str]]] = {}
     for row in _rows(connection, GRANTS):
         granted.setdefault(row.table, set()).add((row.grantee, row.privilege, row.column))

@@ -147,9 +147,12 @@ def test_a_session_is_refused_where_another_tenants_work_runs(engines: Engines) 
 def test_a_row_kept_in_memory_is_not_handed_to_another_tenants_work(engines: Engines) -> None:
     with tenant_scope(TENANT_A):
         session = TenantSession(engines.app)
-        session.scalars(select(Book).where(Book.id == STOCK_A.book)).one()
-    with session, tenant_scope(TENANT_B), pytest.raises(TenantMismatch):
-        session.get(Book, (TENANT_A.id, STOCK_A.book))
+        book = session.scalars(select(Book).where(Book.id == STOCK_A.book)).one()
+        assert session.get(Book, (TENANT_A.id, STOCK_A.book)) is book
+    with session, tenant_scope(TENANT_B):
+        for get in (session.get, session.get_one):
+            with pytest.raises(TenantMismatch):
+                get(Book, (TENANT_A.id, STOCK_A.book))
 
 
 @pytest.mark.parametrize("rows", [{"tenant_id": TENANT_B.id}, {}, [{"tenant_id": TENANT_A.id}, {"tenant_id": TENANT_B.id}]])

@@ -1,5 +1,8 @@
 """Imports: what is made, what is changed, what is refused and by which line."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from imports import House, counts
 
@@ -164,3 +167,18 @@ async def test_an_import_is_listed_with_its_counts_and_errors(house):
     assert (batch.status, batch.resource_name, batch.filename) == (BatchState.DONE, "accounts", "accounts.csv")
     assert (batch.created_count, batch.failed_count) == (2, 1)
     assert batch.errors[0]["line"] == 4
+
+
+async def test_a_match_field_that_no_column_fills_is_refused(house):
+    source_plan = replace(house.plan("accounts", ("Name",)), match=("external_id",))
+    with pytest.raises(Invalid, match="external_id"):
+        await run_import(house.call, house.registry["accounts"], rows=[], plan=source_plan, options=Options())
+
+
+async def test_the_sample_files_import_without_a_word(house):
+    samples = Path(__file__).resolve().parents[2] / "examples" / "csv"
+    for name, rows in (("accounts", 4), ("contacts", 3), ("opportunities", 3)):
+        text = (samples / f"{name}.csv").read_text(encoding="utf-8")
+        report = await house.load(name, text)
+        assert (report.created, report.errors) == (rows, [])
+        assert counts(await house.load(name, text)) == (0, 0, rows, 0)

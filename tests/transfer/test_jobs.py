@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from partywall import system_scope
 from partywall.context import get_tenant_id
 from rowhouse.core import operations
-from rowhouse.core.errors import Conflict
+from rowhouse.core.errors import Conflict, NotFound
 from rowhouse.core.events import OutboxEvent
 from rowhouse.core.jobs import (
     JOBS,
@@ -105,11 +105,15 @@ async def test_a_job_runs_with_its_tenant_for_whoever_queued_it(house, runner):
     assert (await house.rows(Account))[0].created_by_id == house.principal.subject_id
 
 
+async def _queue_and_fail(call):
+    await call_enqueue(call, make_account, Named(name="never"))
+    raise NotFound
+
+
 async def test_a_rolled_back_call_queues_nothing(house):
-    with pytest.raises(Conflict):
+    with pytest.raises(NotFound):
         async with house.call() as call:
-            await call_enqueue(call, make_account, Named(name="never"))
-            raise Conflict("changed my mind")
+            await _queue_and_fail(call)
     assert await house.count(Job) == 0
 
 
@@ -144,7 +148,7 @@ async def test_an_error_is_retried_as_declared_and_leaves_nothing(house, runner)
         await runner.run(house.tenant, row.id)
     first = await job_of(house, row.id)
     assert (first.status, first.attempts) == (JobState.QUEUED, 1)
-    assert first.error is not None and "secret" not in first.error
+    assert "secret" not in (first.error or "secret")
     assert await runner.run(house.tenant, row.id)
     assert (await job_of(house, row.id)).status == JobState.FAILED
     assert await names(house) == []
@@ -229,7 +233,7 @@ async def test_the_worker_runs_what_is_queued_and_stops_when_told(house, databas
     stop = asyncio.Event()
     worker = asyncio.create_task(Worker(database, registry, TASKS, addresses.urls["operator"]).run(stop, poll_s=0.05))
     async with asyncio.timeout(20):
-        while sorted(await names(house)) != ["Acme", "heard it"]:
+        while sorted(await names(house)) != ["Acme", "heard it"]:  # noqa: ASYNC110  # the database is what is waited for
             await asyncio.sleep(0.05)
         stop.set()
         await worker
@@ -245,7 +249,7 @@ async def test_what_a_killed_worker_was_running_is_queued_again(house, database,
     beat = "UPDATE procrastinate_workers SET last_heartbeat = now() - interval '5 minutes' WHERE id = %(worker)s"
     await queue.connector.execute_query_async(beat, worker=dead)
     assert await take_up_stalled(queue) == 1
-    assert await queue.job_manager.get_job_status_async(taken.id) == "todo"
+    assert (await queue.job_manager.get_job_status_async(taken.id)).value == "todo"
 
 
 async def test_a_scheduled_task_is_queued_once_per_tenant_and_time(house, database, registry):

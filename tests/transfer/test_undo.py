@@ -12,7 +12,10 @@ from rowhouse.modules.crm.models import Account, Opportunity, OpportunityLineIte
 from rowhouse.transfer.batches import IMPORTS, BatchState, ImportBatch, undo, undo_import
 
 ACCOUNTS = "External ID,Name,Sector,Parent\n1,Acme,software,Bolt\n2,Bolt,retail,\n"
-DEALS = "External ID,Name,Account,Stage,Line name,Price,Opened,Closed\n1,A,Acme,Closed Won,Box,10,2026-01-01,2026-02-01\n2,B,,Lead,Box,5,2026-01-02,\n"
+DEALS = """External ID,Name,Account,Stage,Line name,Price,Opened,Closed
+1,A,Acme,Closed Won,Box,10,2026-01-01,2026-02-01
+2,B,,Lead,Box,5,2026-01-02,
+"""
 COLUMNS = {"Line name": "lines.name", "Price": "lines.unit_price_minor", "Opened": "opened_at", "Closed": "closed_at"}
 
 

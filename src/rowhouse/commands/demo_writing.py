@@ -1,20 +1,21 @@
-"""Writes a demo workspace through the operations, in one transaction: `python -m rowhouse.commands.demo_writing central 2026-05-31`.
+"""Writes a demo workspace through the operations: `python -m rowhouse.commands.demo_writing central 2026-05-31`.
 
-Each person of the workspace acts under their own name, at the time the story says. The process is one of three that run
-side by side; it reports on standard output as lines "done total" and is repeated from the start if it was interrupted.
+Each person of the workspace acts under their own name, at the time the story says. A chapter of the story is one
+transaction, marked in the audit log by its batch id, so an interrupted writing goes on where it stopped. The process is
+one of three that run side by side and reports on standard output as lines "done total".
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import groupby
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from sqlalchemy import select
 
@@ -25,26 +26,30 @@ from rowhouse.commands.demo_plans import (
     ActivityPlan,
     ContactPlan,
     DealPlan,
-    MemberPlan,
     MovePlan,
     RevisionPlan,
     WorkspacePlan,
 )
 from rowhouse.core import operations
+from rowhouse.core.audit import AuditEntry
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Database, open_database
 from rowhouse.core.migrate import find_addresses
 from rowhouse.core.permissions import Principal, Role
 from rowhouse.core.resource import Registry, Resource
 from rowhouse.identity.members import NewMember, add_member, system_principal
+from rowhouse.identity.models import Membership
 from rowhouse.identity.tenants import find_tenant
-from rowhouse.modules.crm.actions.known import stages_of
+from rowhouse.modules.crm.actions.known import default_pipeline, stages_of
 from rowhouse.modules.crm.actions.pipelines import provision
-from rowhouse.modules.crm.models import Opportunity
+from rowhouse.modules.crm.models import Account, CRMActivity, CRMContact, Opportunity
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
 
-# What happened within so many days is sent together; shorter steps date the audit log finer and take longer.
+# A chapter is one transaction. PostgreSQL cannot tidy up the old versions of rows one transaction has changed again and
+# again, and has to pass over each of them, so two years in one would take twice as long.
+CHAPTER_DAYS = 56
+# What one person did with one verb within so many days is sent together.
 WINDOW_DAYS = 14
 REASON = "demo workspace"
 
@@ -62,60 +67,82 @@ class Step:
     plan: AccountPlan | ContactPlan | DealPlan | ActivityPlan
     part: MovePlan | RevisionPlan | None = None
 
+    def names(self) -> Iterator[str]:
+        """Yield the external ids of what the operation touches, its own included."""
+        plan = self.plan
+        yield plan.external_id
+        for name in ("parent", "account", "deal", "contact"):
+            if found := getattr(plan, name, None):
+                yield found
+        if isinstance(plan, DealPlan):
+            yield from (contact_id for contact_id, _ in plan.contacts)
+        if isinstance(self.part, MovePlan) and self.part.competitor:
+            yield self.part.competitor
 
-async def write_workspace(database: Database, registry: Registry, tenant: Tenant, plan: WorkspacePlan, *, report: Report) -> bool:
-    """Fill a workspace that has its owner and nothing else; False if it was filled before.
 
-    All or nothing: an interruption leaves it as it was.
+async def write_workspace(database: Database, registry: Registry, tenant: Tenant, plan: WorkspacePlan, *, report: Report) -> int:
+    """Fill a workspace that has its owner and nothing else, and return how many operations that took; 0 if it is full.
+
+    Repeated with the same plan after an interruption it writes what is missing.
     """
-    async with open_call(database, registry, tenant, system_principal(), reason=REASON) as call:
-        if await call.session.scalar(select(Opportunity.id).where(Opportunity.external_id == plan.deals[0].external_id)):
-            return False
-        await _Writer(call, plan, report).write()
-    return True
+    found = chapters(steps_of(plan))
+    total, done, written = sum(len(steps) for steps in found), 0, 0
+    for number, steps in enumerate([[], *found]):
+        async with open_call(database, registry, tenant, system_principal(), reason=REASON) as call:
+            call.batch_id = uuid5(tenant.id, f"demo chapter {number}")
+            known = select(AuditEntry.id).where(AuditEntry.batch_id == call.batch_id).limit(1)
+            if await call.session.scalar(known) is None:
+                await _Writer(call, plan).write(steps)
+                written += len(steps)
+        done += len(steps)
+        report(done, total)
+    return written
 
 
 @dataclass(slots=True)
 class _Writer:
-    """The writing of one plan; rows are kept by external id, since the session holds them weakly."""
+    """The writing of one chapter; rows are kept by external id, since the session holds them weakly."""
 
     call: Call
     plan: WorkspacePlan
-    report: Report
     people: list[Principal] = field(default_factory=list)
     rows: dict[str, Any] = field(default_factory=dict)
     stages: dict[str, UUID] = field(default_factory=dict)
 
-    async def write(self) -> None:
-        groups = group_steps(steps_of(self.plan))
-        total, done = sum(map(len, groups)), 0
+    async def write(self, steps: Sequence[Step]) -> None:
+        """Do the steps of a chapter; the first chapter, which has none, is what the others stand on."""
         with self.call.at(self.plan.calendar.start):
-            await self._prepare()
-        for group in groups:
-            last = max(step.at for step in group)
-            with self.call.at(last), self._acting_as(group[-1].owner):
+            await (self._recall(steps) if steps else self._prepare())
+        for group in group_steps(steps):
+            with self.call.at(group[-1].at), self._acting_as(group[0].owner):
                 async with self.call.deferred():
                     for step in group:
-                        with self.call.at(step.at), self._acting_as(step.owner):
+                        with self.call.at(step.at):
                             await self._do(step)
-            done += len(group)
-            self.report(done, total)
 
     async def _prepare(self) -> None:
         call = self.call
         for member in self.plan.members:
-            row = await add_member(call, _new_member(member))
-            self.rows[member.email] = row
-            self.people.append(Principal("session", row.id, row.id, Role(member.role)))
-        pipeline = await provision(call)
-        await call.flush()
-        for stage in await stages_of(call, pipeline.id):
-            self.stages[stage.name] = stage.id
-        self.rows["pipeline"] = pipeline
+            await add_member(call, NewMember(email=member.email, name=member.name, role=Role(member.role), title=member.title))
+        await provision(call)
         async with call.deferred():
             for rate in self.plan.rates:
                 values = {"currency": rate.currency, "as_of": rate.as_of, "rate": rate.rate}
                 await operations.create(call, call.registry["exchange-rates"], values)
+
+    async def _recall(self, steps: Sequence[Step]) -> None:
+        """Load what earlier chapters wrote and this one needs."""
+        session = self.call.session
+        members = {row.email: row for row in await session.scalars(select(Membership))}
+        self.people = [Principal("session", members[plan.email].id, members[plan.email].id, Role(plan.role)) for plan in self.plan.members]
+        self.rows.update(members)
+        pipeline = await default_pipeline(self.call)
+        self.stages = {stage.name: stage.id for stage in await stages_of(self.call, pipeline.id)}
+        names = {name for step in steps for name in step.names()}
+        for model in (Account, CRMContact, Opportunity, CRMActivity):
+            found: Any = model
+            for row in await session.scalars(select(found).where(found.external_id.in_(names))):
+                self.rows[row.external_id] = row
 
     @contextmanager
     def _acting_as(self, owner: int) -> Iterator[None]:
@@ -185,10 +212,6 @@ def _action(resource: Resource, name: str) -> Any:
     return next(action for action in resource.actions if action.name == name)
 
 
-def _new_member(member: MemberPlan) -> NewMember:
-    return NewMember(email=member.email, name=member.name, role=Role(member.role), title=member.title)
-
-
 def steps_of(plan: WorkspacePlan) -> Iterator[Step]:
     """Yield everything that happens in a workspace, in no order."""
     for account in plan.accounts:
@@ -205,16 +228,21 @@ def steps_of(plan: WorkspacePlan) -> Iterator[Step]:
             yield Step(activity.ended_at, activity.owner, 7, activity.ending, activity)
 
 
-def group_steps(steps: Iterator[Step], *, window_days: int = WINDOW_DAYS) -> list[list[Step]]:
+def chapters(steps: Iterable[Step]) -> list[list[Step]]:
+    """Return the steps in chapters, each with steps, earliest chapter first."""
+    ordered = sorted(steps, key=lambda step: step.at)
+    return [list(group) for _, group in groupby(ordered, key=lambda step: step.at.toordinal() // CHAPTER_DAYS)]
+
+
+def group_steps(steps: Iterable[Step]) -> list[list[Step]]:
     """Return the steps in the order they can be taken, in groups of one window, one person and one verb.
 
     The audit log names one person and one operation for whatever is sent together, so a group is what is sent.
     """
-    ordered = sorted(steps, key=lambda step: step.at)
     seen: dict[tuple[int, int, str], int] = {}
     keyed: list[tuple[tuple[int, int, int, int, str], Step]] = []
-    for step in ordered:
-        window = step.at.toordinal() // window_days
+    for step in sorted(steps, key=lambda step: step.at):
+        window = step.at.toordinal() // WINDOW_DAYS
         subject = (window, step.phase, step.plan.external_id)
         # The second thing that happens to the same deal in a window comes after the first.
         seen[subject] = turn = seen.get(subject, -1) + 1

@@ -212,7 +212,7 @@ class Runner:
     tasks: Tasks
 
     async def run(self, tenant: Tenant, job_id: UUID) -> bool:
-        """Run a queued job of a tenant and return whether it ran; one that is done or cancelled already is left alone.
+        """Run a queued job of a tenant and return whether it ran; one that is done, cancelled or another tenant's is left alone.
 
         An error of the job is raised after it was noted, when the job is to be tried again; else it is noted only.
         """
@@ -231,8 +231,8 @@ class Runner:
 
     async def _start(self, tenant: Tenant, job_id: UUID) -> tuple[Task, Job] | None:
         async with open_call(self.database, self.registry, tenant, _WORKER) as call:
-            row = await call.load(Job, job_id, lock=True)
-            if row.status not in (JobState.QUEUED, JobState.RUNNING):
+            row = await call.find(Job, job_id, lock=True)
+            if row is None or row.status not in (JobState.QUEUED, JobState.RUNNING):
                 return None
             task = self.tasks.find(row.task)
             if task is None or row.attempts > task.retries + _KILLED_STARTS:

@@ -53,13 +53,13 @@ class Outcome:
 
 
 class Attempt:
-    """One pass over a batch. seen: hashes of names and keys that count as existing in a dry run."""
+    """One pass over a batch. plan: with its match.  seen: hashes of names and keys that count as existing in a dry run."""
 
     def __init__(self, call: Call, resource: Resource, plan: Plan, mode: str, seen: set[int]) -> None:
         self._call, self._resource, self._plan, self._mode, self._seen = call, resource, plan, mode, seen
         self._drafter = Drafter(call, resource, plan)
         self._comparer = Comparer(call.registry, resource, plan)
-        self._match = plan.match or match_of(resource, plan)
+        self._match = plan.match
         self._known: dict[Key, list[Any]] = {}
         self._parts: dict[UUID, dict[str, list[Any]]] = {}
         self._names = key_names(call.registry, resource.model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 from uuid import UUID
@@ -20,7 +20,7 @@ from rowhouse.core import operations
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Invalid, RowhouseError
 from rowhouse.core.resource import Resource
-from rowhouse.transfer.attempts import Attempt, Link, Outcome
+from rowhouse.transfer.attempts import Attempt, Link, Outcome, match_of
 from rowhouse.transfer.batches import BatchState, advance_batch, begin_batch, finish_batch
 from rowhouse.transfer.halving import OpenCall, in_halves
 from rowhouse.transfer.mapping import Plan
@@ -106,7 +106,8 @@ class _Run:
     """One import: its report, and what is remembered from batch to batch."""
 
     def __init__(self, open_call: OpenCall, resource: Resource, plan: Plan, options: Options) -> None:
-        self._open_call, self._resource, self._plan, self._options = open_call, resource, plan, options
+        self._open_call, self._resource, self._options = open_call, resource, options
+        self._plan = replace(plan, match=plan.match or match_of(resource, plan))
         self.report = ImportReport(options.batch_id)
         self._links: list[Link] = []
         # Hashes of the names and keys of rows a dry run has rolled back, so that later rows may refer to them.
@@ -115,6 +116,11 @@ class _Run:
     async def begin(self) -> None:
         if "import" not in self._resource.verbs:
             raise Invalid(f"{self._resource.name} cannot be imported.", code="not_importable", field="resource")
+        absent = [name for name in self._plan.match if name not in self._plan.fields]
+        if absent:
+            raise Invalid(
+                f"Records are to be recognised by {absent[0]}, which no column fills.", code="match_missing", field="match"
+            )
         async with self._open_call() as call:
             operations.require(call, self._resource, "import")
             if not self._options.dry_run:

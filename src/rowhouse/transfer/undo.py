@@ -20,7 +20,7 @@ from rowhouse.core import operations
 from rowhouse.core.audit import AuditEntry, jsonable
 from rowhouse.core.call import Call
 from rowhouse.core.db import Base
-from rowhouse.core.errors import Conflict
+from rowhouse.core.errors import Conflict, ReferenceNotFound, RowhouseError
 from rowhouse.core.references import references
 from rowhouse.core.resource import Resource
 from rowhouse.transfer.halving import OpenCall, in_halves
@@ -90,7 +90,7 @@ async def undo_changes(
         if not chunk:
             return report
         before = chunk[-1].id
-        await in_halves(chunk, attempt, lambda change, error: report.add(change, error.code, error.message))
+        await in_halves(chunk, attempt, lambda change, error: report.add(change, *_why(change, error)))
         if on_progress is not None:
             on_progress(report)
 
@@ -236,6 +236,13 @@ async def _remove_one(call: Call, row: Any) -> None:
             raise
     # What may only be archived once it was in use may go when nothing refers to it; the foreign keys see to that.
     await call.session.delete(row)
+
+
+def _why(change: _Change, error: RowhouseError) -> tuple[str, str]:
+    # A row that is removed refers to nothing, so a broken reference is another row's.
+    if change.verb == "create" and isinstance(error, ReferenceNotFound):
+        return "has_dependents", "Other records refer to it; the record stays."
+    return error.code, error.message
 
 
 def _models(tables: set[str]) -> list[tuple[str, Any]]:

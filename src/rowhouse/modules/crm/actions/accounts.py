@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import inspect, select
+from sqlalchemy import select
 
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Invalid
@@ -32,7 +32,7 @@ async def check_account(call: Call, change: Change) -> None:
     if change.verb == "create" and account.owner_user_id is None:
         account.owner_user_id = call.member_id
     if account.parent_account_id is not None and (change.verb == "create" or "parent_account_id" in change.before):
-        await check_depth(call, account)
+        await check_depth(call, account, is_new=change.verb == "create")
 
 
 def derived_of_account(account: Any) -> dict[str, object]:
@@ -52,12 +52,12 @@ def derived_of_account(account: Any) -> dict[str, object]:
     }
 
 
-async def check_depth(call: Call, account: Account) -> None:
+async def check_depth(call: Call, account: Account, *, is_new: bool = False) -> None:
     """Raise Conflict (hierarchy_cycle, hierarchy_too_deep) unless an account and all below it stand in a tree of ten levels.
 
     Every ancestor is locked, since two moves at once could otherwise close a cycle that neither saw.
     """
-    height = 1 if inspect(account).pending else await _height(call, account.id)
+    height = 1 if is_new else await _height(call, account.id)
     levels = height + await _levels_above(call, account)
     if levels > rules.DEEPEST_HIERARCHY:
         raise Conflict(
@@ -79,9 +79,12 @@ async def _levels_above(call: Call, account: Account) -> int:
 
 async def _height(call: Call, account_id: UUID) -> int:
     """Return the number of levels from an account down; one for an account that nothing stands below."""
-    height, level = 1, [account_id]
+    unwritten = [row for row in (*call.session.new, *call.session.dirty) if isinstance(row, Account)]
+    height, level = 1, {account_id}
     while height <= rules.DEEPEST_HIERARCHY:
-        level = list((await call.session.scalars(select(Account.id).where(Account.parent_account_id.in_(level)))).all())
+        written = await call.session.scalars(select(Account.id).where(Account.parent_account_id.in_(level)))
+        below = set(written) - {row.id for row in unwritten}
+        level = below | {row.id for row in unwritten if row.parent_account_id in level}
         if not level:
             return height
         height += 1
