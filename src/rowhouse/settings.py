@@ -21,7 +21,7 @@ class Settings(BaseSettings):
         str | None,
         Field(
             alias="DATABASE_URL",
-            description="URL of the migration role (postgresql://…). Unset: an embedded PostgreSQL is started in the data directory.",
+            description="URL of the migration role (postgresql://…). Unset: an embedded PostgreSQL is started.",
         ),
     ] = None
     data_dir: Annotated[Path, Field(description="Where the embedded server and the generated secret live.")] = Path(".rowhouse")

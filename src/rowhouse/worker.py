@@ -29,6 +29,7 @@ from rowhouse.identity.members import system_principal
 from rowhouse.identity.models import TenantRow, TenantStatus
 from rowhouse.identity.people import tenant_of
 from rowhouse.identity.provided import provide, provided
+from rowhouse.identity.throttle import forget_attempts
 from rowhouse.modules.crm.jobs import TASKS as CRM
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
@@ -128,6 +129,11 @@ class Worker:
         @app.task(name="rowhouse.recheck_domains", queueing_lock="recheck_domains")
         async def recheck_domains(timestamp: int) -> None:
             await domains.recheck(self.database, provided().txt, now=clock.utc_now())
+
+        @app.periodic(cron="40 4 * * *")
+        @app.task(name="rowhouse.forget_attempts", queueing_lock="forget_attempts")
+        async def forget_old_attempts(timestamp: int) -> None:
+            await forget_attempts(self.database, clock.utc_now())
 
         for task in self.tasks:
             if task.cron:

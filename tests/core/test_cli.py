@@ -45,9 +45,7 @@ def command(settings: Settings, addresses: Addresses, monkeypatch: pytest.Monkey
 
 def new_workspace(command: Command) -> str:
     slug = f"cli-{secrets.token_hex(3)}"
-    command(
-        "tenant", "create", slug, "--name", "Command Line", "--owner-email", f"o@{slug}.example", "--password", PASSWORD
-    )
+    command("tenant", "create", slug, "--name", "Command Line", "--owner-email", f"o@{slug}.example", "--password", PASSWORD)
     return slug
 
 

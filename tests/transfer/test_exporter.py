@@ -50,7 +50,7 @@ async def test_a_workbook_has_the_same_cells(house):
     book = load_workbook(house.folder / "out.xlsx", read_only=True)
     names = [row[1] for row in book.worksheets[0].iter_rows(values_only=True)]
     book.close()
-    assert sorted(map(str, names[1:])) == ["''quoted", "'-Minus, Inc.", "'=cmd()|x"] or "'=cmd()|x" in names
+    assert set(names) == {"name", "'=cmd()|x", "'-Minus, Inc.", "'quoted"}
 
 
 async def test_an_existing_file_is_not_overwritten(house):

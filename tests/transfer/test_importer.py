@@ -13,6 +13,7 @@ from rowhouse.transfer.batches import BatchState, ImportBatch
 from rowhouse.transfer.importer import Options, run_import
 from rowhouse.transfer.sources import open_source
 
+SAMPLES = Path(__file__).resolve().parents[2] / "examples" / "csv"
 ACCOUNTS = "External ID,Name,Sector,Employees\n1,Acme,software,12\n2,Bolt,retail,\n"
 
 
@@ -176,9 +177,8 @@ async def test_a_match_field_that_no_column_fills_is_refused(house):
 
 
 async def test_the_sample_files_import_without_a_word(house):
-    samples = Path(__file__).resolve().parents[2] / "examples" / "csv"
     for name, rows in (("accounts", 4), ("contacts", 3), ("opportunities", 3)):
-        text = (samples / f"{name}.csv").read_text(encoding="utf-8")
+        text = (SAMPLES / f"{name}.csv").read_text(encoding="utf-8")
         report = await house.load(name, text)
         assert (report.created, report.errors) == (rows, [])
         assert counts(await house.load(name, text)) == (0, 0, rows, 0)

@@ -64,7 +64,7 @@ def import_file(
 
     report = run(work)
     _print_report(report, dry_run=dry_run, as_json=as_json)
-    if report.failed:
+    if report.failed or report.unlinked:
         raise typer.Exit(1)
 
 

@@ -11,11 +11,22 @@ from typing import Any
 
 from rowhouse.commands.demo_names import COMPETITORS, LOCALES, PARTNERS, Locale, Word
 from rowhouse.commands.demo_plans import HISTORY_DAYS, AccountPlan, Calendar, ContactPlan, MemberPlan, RatePlan
+from rowhouse.core.money import minor_digits
 
 # Dollars for one unit, about; only their proportions matter here.
 USD_VALUE = {"USD": 1.0, "EUR": 1.09, "GBP": 1.27, "CHF": 1.13, "SEK": 0.095, "JPY": 0.0067, "KRW": 0.00073, "KWD": 3.25}
-_TITLES = ("Head of Operations", "Fleet Manager", "Plant Manager", "Chief Financial Officer", "Procurement Lead", "IT Manager",
-           "Maintenance Supervisor", "Quality Manager", "Managing Director", "Logistics Coordinator")  # fmt: skip
+_TITLES = (
+    "Head of Operations",
+    "Fleet Manager",
+    "Plant Manager",
+    "Chief Financial Officer",
+    "Procurement Lead",
+    "IT Manager",
+    "Maintenance Supervisor",
+    "Quality Manager",
+    "Managing Director",
+    "Logistics Coordinator",
+)
 _DEPARTMENTS = (
     "Operations",
     "Operations",
@@ -169,9 +180,9 @@ def minor(usd: float, currency: str) -> int:
     """Return dollars as a round amount of minor units of a currency: yen have none, Kuwaiti dinars three digits."""
     units = usd / USD_VALUE[currency]
     step = 10 ** max(0, len(str(int(units))) - 3)
-    digits = {"JPY": 0, "KRW": 0, "KWD": 3}.get(currency, 2)
+    digits = minor_digits(currency)
     rounded = round(units / step) * step if units >= 100 else round(units, min(digits, 1))
-    return int(round(rounded * 10**digits))
+    return int(Decimal(str(rounded)).scaleb(digits))
 
 
 def contacts(rng: Random, known: Sequence[AccountPlan], *, calendar: Calendar, most: int) -> list[ContactPlan]:

@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from random import Random
 
 from rowhouse.commands import demo_companies, demo_deals, demo_story
-from rowhouse.commands.demo_plans import AccountPlan, Calendar, ContactPlan, DealPlan, WorkspacePlan
+from rowhouse.commands.demo_plans import AccountPlan, Calendar, ContactPlan, DealPlan, MemberPlan, WorkspacePlan
 
 SEED = 2718
 
@@ -38,6 +38,11 @@ WORKSPACES = (
 def workspace(slug: str) -> Workspace:
     """Return a demo workspace by its slug.  Raises KeyError for any other."""
     return {known.slug: known for known in WORKSPACES}[slug]
+
+
+def plan_owner(slug: str, *, seed: int = SEED) -> MemberPlan:
+    """Return the owner of a demo workspace, who is needed before the rest."""
+    return demo_companies.members(_random(seed, slug, "members"), slug, workspace(slug).members)[0]
 
 
 def plan_workspace(slug: str, today: date, *, seed: int = SEED, most_deals: int | None = None) -> WorkspacePlan:

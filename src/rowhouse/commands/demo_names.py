@@ -60,9 +60,11 @@ LOCALES: tuple[Locale, ...] = (
         _words("Avery Marcus Delia Wendell Priya Naomi Curtis Jolene Grant Odessa Elliot Renata"),
         _words("Hargrove Okafor Lindell Brannigan Castellano Whitlock Osei Pruitt Delacroix Yates Moreau Stanhope"),
         _roots(
-            "Kestrel_Harbor_Freight/Logistics Brightwater_Mills/Food Copperline_Instruments/Manufacturing Tallgrass_Energy_Works/Energy "
+            "Kestrel_Harbor_Freight/Logistics Brightwater_Mills/Food Copperline_Instruments/Manufacturing "
+            "Tallgrass_Energy_Works/Energy "
             "Quillfeather_Media/Media Saltmarsh_Foods/Food Ironwood_Care_Network/Healthcare Palisade_Grid/Energy "
-            "Juniper_&_Vale_Outfitters:juniper-vale/Retail Lanternfish_Robotics/Manufacturing Two_Rivers_Cold_Chain/Logistics "
+            "Juniper_&_Vale_Outfitters:juniper-vale/Retail Lanternfish_Robotics/Manufacturing "
+            "Two_Rivers_Cold_Chain/Logistics "
             "Ordinary_Mutual/Insurance Pinnacle_Sensing:pinnacle-sensing/Technology Watchtower_Telematics/Technology"
         ),
     ),
@@ -89,10 +91,12 @@ LOCALES: tuple[Locale, ...] = (
         _words("München:muenchen Köln:koeln Nürnberg:nuernberg Lübeck:luebeck Dresden"),
         _words("Jürgen:juergen Annelie Björn:bjoern Käthe:kaethe Friederike Götz:goetz Svenja Matthias"),
         _words(
-            "Großkopf:grosskopf Öhlmann:oehlmann Brückner:brueckner Weißhaupt:weisshaupt Tannhäuser:tannhaeuser Krähwinkel:kraehwinkel"
+            "Großkopf:grosskopf Öhlmann:oehlmann Brückner:brueckner Weißhaupt:weisshaupt Tannhäuser:tannhaeuser "
+            "Krähwinkel:kraehwinkel"
         ),
         _roots(
-            "Müllerhoff_Antriebstechnik_GmbH:muellerhoff/Manufacturing Süderelbe_Spedition:suederelbe/Logistics Grünfeld_Molkerei:gruenfeld/Food "
+            "Müllerhoff_Antriebstechnik_GmbH:muellerhoff/Manufacturing Süderelbe_Spedition:suederelbe/Logistics "
+            "Grünfeld_Molkerei:gruenfeld/Food "
             "Rößler_&_Vogt_Optik:roessler-vogt/Technology Bärental_Kliniken:baerental/Healthcare"
         ),
     ),
@@ -106,7 +110,8 @@ LOCALES: tuple[Locale, ...] = (
         _words("Urs Mélanie:melanie Reto Océane:oceane Flurin Noëlle:noelle"),
         _words("Zürcher:zuercher Bünzli:buenzli Aebischer Crêtenoud:cretenoud Rüegsegger:rueegsegger"),
         _roots(
-            "Höhenweg_Präzision_AG:hoehenweg/Manufacturing Lac_Bleu_Assurances/Insurance Gletscherquell_Getränke:gletscherquell/Food"
+            "Höhenweg_Präzision_AG:hoehenweg/Manufacturing Lac_Bleu_Assurances/Insurance "
+            "Gletscherquell_Getränke:gletscherquell/Food"
         ),
     ),
     Locale(
@@ -119,7 +124,8 @@ LOCALES: tuple[Locale, ...] = (
         _words("Éloïse:eloise François:francois Aurélie:aurelie Loïc:loic Maëlle:maelle Théodore:theodore"),
         _words("Lefèvre:lefevre Châtaigne:chataigne Boisséreau:boissereau d’Aubrac:daubrac Périgault:perigault"),
         _roots(
-            "Forêt_Bleue_Énergie:foret-bleue/Energy Boulangeries_Chênevert:chenevert/Food Mécanique_de_l’Isère:mecanique-isere/Manufacturing"
+            "Forêt_Bleue_Énergie:foret-bleue/Energy Boulangeries_Chênevert:chenevert/Food "
+            "Mécanique_de_l’Isère:mecanique-isere/Manufacturing"
         ),
     ),
     Locale(
@@ -132,7 +138,8 @@ LOCALES: tuple[Locale, ...] = (
         _words("Íñigo:inigo Begoña:begona Ángel:angel Lucía:lucia Joaquín:joaquin"),
         _words("Muñoz:munoz Ibáñez:ibanez Peñalosa:penalosa Echevarría:echevarria Cigüeña:ciguena"),
         _roots(
-            "Transportes_Peñón:penon/Logistics Clínicas_Alborada:clinicas-alborada/Healthcare Vidrios_Montañés:montanes/Manufacturing"
+            "Transportes_Peñón:penon/Logistics Clínicas_Alborada:clinicas-alborada/Healthcare "
+            "Vidrios_Montañés:montanes/Manufacturing"
         ),
     ),
     Locale(
@@ -167,7 +174,8 @@ LOCALES: tuple[Locale, ...] = (
         _words("Ελένη:eleni Γιώργος:giorgos Δέσποινα:despoina Θανάσης:thanasis Ζωή:zoi"),
         _words("Παπαδήμος:papadimos Ξενάκης:xenakis Καραλή:karali Βλαχογιάννη:vlachogianni"),
         _roots(
-            "Αιγαίο_Μεταφορές:aigaio/Logistics Ελαιώνες_Ρίζας:rizas/Food Ήλιος_Ενέργεια:ilios/Energy Μαρμάρινο_Κατασκευές:marmarino/Construction"
+            "Αιγαίο_Μεταφορές:aigaio/Logistics Ελαιώνες_Ρίζας:rizas/Food Ήλιος_Ενέργεια:ilios/Energy "
+            "Μαρμάρινο_Κατασκευές:marmarino/Construction"
         ),
     ),
     Locale(
@@ -180,7 +188,8 @@ LOCALES: tuple[Locale, ...] = (
         _words("Надежда:nadezhda Борис:boris Людмила:lyudmila Стоян:stoyan Ярослав:yaroslav Оксана:oksana"),
         _words("Каменова:kamenova Дубравин:dubravin Шевчук:shevchuk Златарев:zlatarev Журавльова:zhuravlova"),
         _roots(
-            "Бяла_Чайка_Логистика:byala-chayka/Logistics Тракийски_мелници:trakiyski/Food Вертикаль_Инструмент:vertikal/Manufacturing "
+            "Бяла_Чайка_Логистика:byala-chayka/Logistics Тракийски_мелници:trakiyski/Food "
+            "Вертикаль_Инструмент:vertikal/Manufacturing "
             "Сонячний_Лан:sonyachnyi-lan/Energy Клініка_Каштан:kashtan/Healthcare Родопа_Строй:rodopa/Construction"
         ),
     ),
@@ -194,8 +203,10 @@ LOCALES: tuple[Locale, ...] = (
         _words("陽子:yoko 健太:kenta さくら:sakura 直樹:naoki 美咲:misaki ハルト:haruto"),
         _words("高梨:takanashi 小鳥遊:kotori 渡瀬:watase 橘:tachibana 五十嵐:igarashi"),
         _roots(
-            "山吹精機株式会社:yamabuki-seiki/Manufacturing 青葉物流株式会社:aoba-butsuryu/Logistics みなと屋食品:minatoya/Food "
-            "ほしぞら医療センター:hoshizora/Healthcare カワセミ電子:kawasemi/Technology 北斗エナジー:hokuto-enaji/Energy 松風ホテル:matsukaze/Hospitality"
+            "山吹精機株式会社:yamabuki-seiki/Manufacturing 青葉物流株式会社:aoba-butsuryu/Logistics "
+            "みなと屋食品:minatoya/Food "
+            "ほしぞら医療センター:hoshizora/Healthcare カワセミ電子:kawasemi/Technology "
+            "北斗エナジー:hokuto-enaji/Energy 松風ホテル:matsukaze/Hospitality"
         ),
     ),
     Locale(
@@ -222,7 +233,8 @@ LOCALES: tuple[Locale, ...] = (
         _words("지우:jiwoo 민준:minjun 서연:seoyeon 하은:haeun 도윤:doyun"),
         _words("남궁:namgung 강:kang 윤:yoon 황보:hwangbo 임:lim"),
         _roots(
-            "한빛나루물류:hanbitnaru/Logistics 새벽들식품:saebyeokdeul/Food 푸른솔에너지:pureunsol/Energy 가온누리정밀:gaonnuri/Manufacturing 다솜병원:dasom/Healthcare"
+            "한빛나루물류:hanbitnaru/Logistics 새벽들식품:saebyeokdeul/Food 푸른솔에너지:pureunsol/Energy "
+            "가온누리정밀:gaonnuri/Manufacturing 다솜병원:dasom/Healthcare"
         ),
     ),
     Locale(
@@ -235,7 +247,8 @@ LOCALES: tuple[Locale, ...] = (
         _words("ليلى:layla يوسف:yusuf نورة:noura عمر:omar هند:hind"),
         _words("الشهابي:alshihabi القاسمي:alqasimi الحداد:alhaddad النجار:alnajjar"),
         _roots(
-            "النورس_للشحن:alnawras/Logistics واحة_الطاقة:wahat-altaqa/Energy مخابز_السنبلة:alsunbula/Food بوابة_الصحراء_للإنشاءات:bawaba/Construction"
+            "النورس_للشحن:alnawras/Logistics واحة_الطاقة:wahat-altaqa/Energy مخابز_السنبلة:alsunbula/Food "
+            "بوابة_الصحراء_للإنشاءات:bawaba/Construction"
         ),
     ),
     Locale(
@@ -259,7 +272,8 @@ LOCALES: tuple[Locale, ...] = (
         _words("अदिति:aditi विक्रम:vikram मीरा:meera अर्जुन:arjun काव्या:kavya"),
         _words("देशपांडे:deshpande चतुर्वेदी:chaturvedi राठौड़:rathod कुलकर्णी:kulkarni"),
         _roots(
-            "नीलकमल_परिवहन:nilkamal-parivahan/Logistics सूर्यधारा_ऊर्जा:suryadhara/Energy अन्नपात्र_खाद्य:annapatra/Food शिल्पयंत्र_उद्योग:shilpayantra/Manufacturing"
+            "नीलकमल_परिवहन:nilkamal-parivahan/Logistics सूर्यधारा_ऊर्जा:suryadhara/Energy "
+            "अन्नपात्र_खाद्य:annapatra/Food शिल्पयंत्र_उद्योग:shilpayantra/Manufacturing"
         ),
     ),
     Locale(

@@ -22,58 +22,138 @@ class Text:
 
 
 _EARLY = (
-    Text("CALL", "First call with {first}", "How many sites they have, who looks after them, what went wrong last year.",
-         "{first} sees the need; wants figures from a company of the same size."),
-    Text("EMAIL", "Overview and two references", "Dear {first}, as promised: the overview on two pages and two references from your industry."),
+    Text(
+        "CALL",
+        "First call with {first}",
+        "How many sites they have, who looks after them, what went wrong last year.",
+        "{first} sees the need; wants figures from a company of the same size.",
+    ),
+    Text(
+        "EMAIL",
+        "Overview and two references",
+        "Dear {first}, as promised: the overview on two pages and two references from your industry.",
+    ),
     Text("CALL", "Tried to reach {first}", "Rang twice, left a message with the reception.", "Will call back."),
     Text("LINKEDIN_MESSAGE", "Note after the trade fair", "Thanked {first} for the talk at our stand and offered a short call."),
-    Text("NOTE", "How they found us", "{first} read about the cold-chain project and asked whether {topic} would work without new cabling. "
-         "They keep temperature lists on paper today and had one failed audit."),
-)  # fmt: skip
+    Text(
+        "NOTE",
+        "How they found us",
+        "{first} read about the cold-chain project and asked whether {topic} would work without new cabling. "
+        "They keep temperature lists on paper today and had one failed audit.",
+    ),
+)
 _MIDDLE = (
-    Text("MEETING", "Walk through the site", "Together with {first} through both halls: measuring points, radio shadow, power.",
-         "Forty points instead of thirty; the cold store needs the rugged gateway."),
-    Text("DEMO", "Demonstration for the operations team", "Live readings of our own warehouse, alarms on the telephone, the monthly report.",
-         "Questions about night-time alarms; {first} wants to try it for four weeks."),
-    Text("EMAIL", "Answers to the questions about data", "Dear {first}, where readings are kept, for how long, and who can see them: the page is attached."),
-    Text("NOTE", "Who decides at {account}", "{first} prepares the decision, the managing director signs. Above a certain sum the group has to agree, "
-         "which takes about three weeks."),
-    Text("CALL", "Scope of the pilot", "Went through the list of sites with {first}.", "Start with one site, decide on the others afterwards."),
-    Text("TASK", "Prepare the calculation", "Two variants, with and without installation; ask purchasing about delivery times.", "Sent for review."),
-)  # fmt: skip
+    Text(
+        "MEETING",
+        "Walk through the site",
+        "Together with {first} through both halls: measuring points, radio shadow, power.",
+        "Forty points instead of thirty; the cold store needs the rugged gateway.",
+    ),
+    Text(
+        "DEMO",
+        "Demonstration for the operations team",
+        "Live readings of our own warehouse, alarms on the telephone, the monthly report.",
+        "Questions about night-time alarms; {first} wants to try it for four weeks.",
+    ),
+    Text(
+        "EMAIL",
+        "Answers to the questions about data",
+        "Dear {first}, where readings are kept, for how long, and who can see them: the page is attached.",
+    ),
+    Text(
+        "NOTE",
+        "Who decides at {account}",
+        "{first} prepares the decision, the managing director signs. Above a certain sum the group has to agree, "
+        "which takes about three weeks.",
+    ),
+    Text(
+        "CALL",
+        "Scope of the pilot",
+        "Went through the list of sites with {first}.",
+        "Start with one site, decide on the others afterwards.",
+    ),
+    Text(
+        "TASK",
+        "Prepare the calculation",
+        "Two variants, with and without installation; ask purchasing about delivery times.",
+        "Sent for review.",
+    ),
+)
 _LATE = (
-    Text("PROPOSAL", "Proposal sent", "Proposal for {topic} with two variants, valid for thirty days.", "{first} confirmed the receipt."),
-    Text("CALL", "Comments on the proposal", "{first} likes the second variant; payment in three parts would help.", "New version by Thursday."),
-    Text("MEETING", "Terms with purchasing", "Delivery dates, penalty clause, price for the second year.", "Agreed but for the penalty clause."),
+    Text(
+        "PROPOSAL",
+        "Proposal sent",
+        "Proposal for {topic} with two variants, valid for thirty days.",
+        "{first} confirmed the receipt.",
+    ),
+    Text(
+        "CALL",
+        "Comments on the proposal",
+        "{first} likes the second variant; payment in three parts would help.",
+        "New version by Thursday.",
+    ),
+    Text(
+        "MEETING",
+        "Terms with purchasing",
+        "Delivery dates, penalty clause, price for the second year.",
+        "Agreed but for the penalty clause.",
+    ),
     Text("EMAIL", "Revised contract", "Dear {first}, the revised contract with the changed clause 7 is attached."),
-    Text("CONTRACT", "Contract with the legal department", "Their lawyers ask for the liability cap in writing.", "Cap accepted."),
-    Text("NOTE", "Mood before the decision", "{first} is on our side. The finance department compares with leasing; they want an answer before the end of the quarter."),
-)  # fmt: skip
+    Text(
+        "CONTRACT", "Contract with the legal department", "Their lawyers ask for the liability cap in writing.", "Cap accepted."
+    ),
+    Text(
+        "NOTE",
+        "Mood before the decision",
+        "{first} is on our side. The finance department compares with leasing; they want an answer before the end "
+        "of the quarter.",
+    ),
+)
 _WON = (
-    Text("MEETING", "Hand-over to the project team", "Introduced {first} to the installers; dates for all sites.", "First site in two weeks."),
-    Text("CALL", "How the first weeks went", "{first} is content; one sensor was mounted too close to the fan.", "Moved the sensor."),
-)  # fmt: skip
+    Text(
+        "MEETING",
+        "Hand-over to the project team",
+        "Introduced {first} to the installers; dates for all sites.",
+        "First site in two weeks.",
+    ),
+    Text(
+        "CALL",
+        "How the first weeks went",
+        "{first} is content; one sensor was mounted too close to the fan.",
+        "Moved the sensor.",
+    ),
+)
 _LOST = (
     Text(
         "NOTE", "What we learn from it", "{first} said openly that we were late with the second version. Ask again next spring."
     ),
 )
 _CARE = (
-    Text("CALL", "Yearly talk with {first}", "What changes next year: a new hall, fewer night shifts.", "Interested in a quotation after the summer."),
+    Text(
+        "CALL",
+        "Yearly talk with {first}",
+        "What changes next year: a new hall, fewer night shifts.",
+        "Interested in a quotation after the summer.",
+    ),
     Text("EMAIL", "Invitation to the user day", "Dear {first}, this year's user day shows alarms, reports and the new gateway."),
     Text("NOTE", "News about {account}", "They open a further site next year and look for somebody to run its maintenance."),
     Text("MEETING", "Visit on the way", "Short visit at {account}; met {first} and the shift leader.", "No open questions."),
-)  # fmt: skip
+)
 _PLANNED = (
     Text("CALL", "Call {first} about {topic}", "Ask where the decision stands."),
     Text("MEETING", "Meeting with {first}", "Open points of {topic}."),
     Text("TASK", "Send the updated figures", "The two variants side by side, on one page."),
     Text("DEMO", "Demonstration for the second team", "The same as last time, with their own readings."),
     Text("TASK", "Ask purchasing for delivery times", "Gateways were short last month."),
-)  # fmt: skip
+)
 _BY_STAGE = {
-    "Lead": _EARLY, "Qualified": _MIDDLE, "Proposal": _LATE, "Negotiation": _LATE, "Closed Won": _WON, "Closed Lost": _LOST
-}  # fmt: skip
+    "Lead": _EARLY,
+    "Qualified": _MIDDLE,
+    "Proposal": _LATE,
+    "Negotiation": _LATE,
+    "Closed Won": _WON,
+    "Closed Lost": _LOST,
+}
 _MINUTES = {"CALL": (5, 45), "MEETING": (30, 120), "DEMO": (40, 90)}
 
 

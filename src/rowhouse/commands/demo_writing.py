@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import partial
 from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid5
@@ -39,6 +40,7 @@ from rowhouse.core.permissions import Principal, Role
 from rowhouse.core.resource import Registry, Resource
 from rowhouse.identity.members import NewMember, add_member, system_principal
 from rowhouse.identity.models import Membership
+from rowhouse.identity.provided import provide
 from rowhouse.identity.tenants import find_tenant
 from rowhouse.modules.crm.actions.known import default_pipeline, stages_of
 from rowhouse.modules.crm.actions.pipelines import provision
@@ -50,7 +52,7 @@ from rowhouse.settings import Settings
 # again, and has to pass over each of them, so two years in one would take twice as long.
 CHAPTER_DAYS = 56
 # What one person did with one verb within so many days is sent together.
-WINDOW_DAYS = 14
+WINDOW_DAYS = 28
 REASON = "demo workspace"
 
 Report = Callable[[int, int], None]
@@ -92,11 +94,15 @@ async def write_workspace(database: Database, registry: Registry, tenant: Tenant
             call.batch_id = uuid5(tenant.id, f"demo chapter {number}")
             known = select(AuditEntry.id).where(AuditEntry.batch_id == call.batch_id).limit(1)
             if await call.session.scalar(known) is None:
-                await _Writer(call, plan).write(steps)
+                await _Writer(call, plan, partial(_advance, report, done, total)).write(steps)
                 written += len(steps)
         done += len(steps)
         report(done, total)
     return written
+
+
+def _advance(report: Report, before: int, total: int, done: int) -> None:
+    report(before + done, total)
 
 
 @dataclass(slots=True)
@@ -105,6 +111,7 @@ class _Writer:
 
     call: Call
     plan: WorkspacePlan
+    advance: Callable[[int], None]
     people: list[Principal] = field(default_factory=list)
     rows: dict[str, Any] = field(default_factory=dict)
     stages: dict[str, UUID] = field(default_factory=dict)
@@ -113,12 +120,15 @@ class _Writer:
         """Do the steps of a chapter; the first chapter, which has none, is what the others stand on."""
         with self.call.at(self.plan.calendar.start):
             await (self._recall(steps) if steps else self._prepare())
+        done = 0
         for group in group_steps(steps):
             with self.call.at(group[-1].at), self._acting_as(group[0].owner):
                 async with self.call.deferred():
                     for step in group:
                         with self.call.at(step.at):
                             await self._do(step)
+            done += len(group)
+            self.advance(done)
 
     async def _prepare(self) -> None:
         call = self.call
@@ -134,7 +144,9 @@ class _Writer:
         """Load what earlier chapters wrote and this one needs."""
         session = self.call.session
         members = {row.email: row for row in await session.scalars(select(Membership))}
-        self.people = [Principal("session", members[plan.email].id, members[plan.email].id, Role(plan.role)) for plan in self.plan.members]
+        self.people = [
+            Principal("session", members[plan.email].id, members[plan.email].id, Role(plan.role)) for plan in self.plan.members
+        ]
         self.rows.update(members)
         pipeline = await default_pipeline(self.call)
         self.stages = {stage.name: stage.id for stage in await stages_of(self.call, pipeline.id)}
@@ -194,11 +206,16 @@ class _Writer:
                 "contact_id": self._id(plan.contact),
             }
             values = {**plan.values, **about, "external_source": "demo", "external_id": plan.external_id}
-            self.rows[plan.external_id] = await self._act("activities", verb, values)
+            row = await self._act("activities", verb, values)
+            row.created_at = self.call.now
+            self.rows[plan.external_id] = row
 
     async def _create(self, name: str, external_id: str, values: dict[str, Any]) -> None:
         resource = self.call.registry[name]
-        self.rows[external_id] = await operations.create(self.call, resource, {**values, "external_id": external_id})
+        row = await operations.create(self.call, resource, {**values, "external_id": external_id})
+        # The group is sent at its last moment, which is not when this was entered.
+        row.created_at = self.call.now
+        self.rows[external_id] = row
 
     async def _act(self, name: str, verb: str, values: dict[str, Any], external_id: str | None = None) -> Any:
         resource = self.call.registry[name]
@@ -253,8 +270,9 @@ def group_steps(steps: Iterable[Step]) -> list[list[Step]]:
 
 async def _main(slug: str, today: date) -> None:
     settings = Settings()
+    provide(settings)
     addresses = await asyncio.to_thread(find_addresses, settings)
-    database = open_database(addresses.urls, addresses.roles, pool_size=2)
+    database = open_database(addresses.urls, addresses.roles, pool_size=1)
     try:
         with system_scope(reason=REASON):
             tenant = await find_tenant(database, slug)
@@ -264,7 +282,7 @@ async def _main(slug: str, today: date) -> None:
 
 
 def _print(done: int, total: int) -> None:
-    # A broken pipe ends the process, and with it the transaction, when the parent is gone.
+    # A broken pipe ends the process, and with it the open chapter, when the parent is gone.
     print(done, total, flush=True)  # noqa: T201  # the parent reads it
 
 

@@ -32,10 +32,10 @@ def csv_cell(value: Any) -> str:
 
 
 def escape_formula(text: str) -> str:
-    """Return text that a spreadsheet shows instead of calculating."""
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    """Return text that a spreadsheet shows instead of calculating; `unescape_formula` gives it back."""
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
 def unescape_formula(text: str) -> str:
     """Return the text that `escape_formula` was given."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA_STARTS) else text
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS) else text

@@ -16,10 +16,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, BaseModel
 
-_NO_MINOR_UNIT = frozenset(
-    ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF")
-)
-_THREE_DIGITS = frozenset(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"])
+from rowhouse.core.money import minor_digits
+
 _FACTORS = {"major": 1, "thousands": 1_000, "millions": 1_000_000}
 _TRUE = frozenset({"true", "yes", "y", "1", "x", "on"})
 _FALSE = frozenset({"false", "no", "n", "0", "off"})
@@ -75,11 +73,6 @@ def read_value(text: str, kind: FieldKind, reading: Reading, *, unit: str = "min
         return _choice(text, kind.type)
     read = _READERS.get(kind.type)
     return read(text, reading) if read is not None else text
-
-
-def minor_digits(currency: str) -> int:
-    """Return how many digits a currency's minor unit has: 2 for most, 0 for JPY, 3 for KWD."""
-    return 0 if currency in _NO_MINOR_UNIT else 3 if currency in _THREE_DIGITS else 2
 
 
 def _plain(annotation: Any) -> tuple[Any, type[BaseModel] | None]:

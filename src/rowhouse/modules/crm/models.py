@@ -47,6 +47,7 @@ class Account(Record, Base):
         tenant_unique("external_id"),
         tenant_index("ix_account_owner", "owner_user_id"),
         tenant_index("ix_account_parent", "parent_account_id"),
+        tenant_index("ix_account_merged_into", "merged_into_id"),
         tenant_index("ix_account_type", "type"),
         tenant_index("ix_account_name_norm", "name_norm"),
         tenant_index("ix_account_domain_norm", "domain_norm"),
@@ -92,6 +93,7 @@ class CRMContact(Record, Base):
         tenant_reference("owner_user_id", "membership"),
         tenant_reference("merged_into_id", "crm_contact"),
         tenant_unique("external_id"),
+        tenant_index("ix_crm_contact_merged_into", "merged_into_id"),
         tenant_index("uq_crm_contact_email_norm", "email_norm", unique=True, postgresql_where="archived_at IS NULL"),
         # Checked at commit, so that one person may take over from another in one transaction.
         ExcludeConstraint(

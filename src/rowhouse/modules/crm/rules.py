@@ -6,11 +6,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from rowhouse.core.money import minor_digits
 from rowhouse.modules.crm.states import EmployeeBand, Lifecycle, Recurrence, StageChange, StageType
 
 DEEPEST_HIERARCHY = 10
@@ -48,12 +49,11 @@ _LEGAL_FORMS_TEXT = (
     "pte pty pvt sa sarl sas se sl spa srl sro ug"
 )
 _LEGAL_FORMS = frozenset(_LEGAL_FORMS_TEXT.split())
-_NO_MINOR_UNIT_TEXT = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF"
-_NO_MINOR_UNIT = frozenset(_NO_MINOR_UNIT_TEXT.split())
-_THREE_DIGITS = frozenset(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"])
 _MONTHS_PER_PERIOD = {Recurrence.MONTHLY: 1, Recurrence.QUARTERLY: 3, Recurrence.YEARLY: 12}
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _STEP_WIDTH = 6
+# Digits enough for the product of any two columns; Python's own 28 are not.
+_EXACT = 60
 _LIKENESS = {"domain": 1.0, "email": 1.0, "name": 0.9, "name_and_account": 0.8, "phone": 0.8}
 _T = TypeVar("_T")
 
@@ -133,8 +133,9 @@ def net_minor(quantity: Decimal, unit_price_minor: int, *, discount_percent: Dec
 
     Raises ValueError when the discount is more than the price.
     """
-    price = quantity * unit_price_minor * (100 - discount_percent) / 100
-    net = int(price.quantize(Decimal(1), ROUND_HALF_EVEN)) - discount_minor
+    with localcontext(prec=_EXACT):
+        price = quantity * unit_price_minor * (100 - discount_percent) / 100
+        net = int(price.quantize(Decimal(1), ROUND_HALF_EVEN)) - discount_minor
     if net < 0:
         raise ValueError("the discount is more than the price")
     return net
@@ -153,18 +154,14 @@ def term_total_minor(net: int, recurrence: str, term_months: int | None) -> int:
     return net * -(-term_months // months)
 
 
-def minor_digits(currency: str) -> int:
-    """Return how many digits of a currency's amounts are minor units (ISO 4217): 0, 2 or 3."""
-    return 0 if currency in _NO_MINOR_UNIT else 3 if currency in _THREE_DIGITS else 2
-
-
 def convert_minor(amount_minor: int, rate: Decimal, *, currency: str, into: str) -> int:
     """Return an amount in another currency's minor units, rounded half to even.
 
     rate: units of `into` for one unit of `currency`.
     """
     scale = minor_digits(into) - minor_digits(currency)
-    return int((amount_minor * rate).scaleb(scale).quantize(Decimal(1), ROUND_HALF_EVEN))
+    with localcontext(prec=_EXACT):
+        return int((amount_minor * rate).scaleb(scale).quantize(Decimal(1), ROUND_HALF_EVEN))
 
 
 def rate_on(rates: Sequence[tuple[date, Decimal]], day: date) -> Decimal | None:

@@ -19,6 +19,9 @@ from rowhouse.modules.crm.actions.known import known, lines_of, rate_on
 from rowhouse.modules.crm.models import ExchangeRate, Opportunity, OpportunityLineItem
 from rowhouse.modules.crm.states import AmountSource, Recurrence, StageType
 
+# What a column of minor units can hold.
+_LARGEST = 2**63 - 1
+
 
 class LineInput(Input):
     """A line given with its deal."""
@@ -27,9 +30,9 @@ class LineInput(Input):
     product_code: str | None = Field(None, max_length=100)
     description: str | None = Field(None, max_length=2000)
     quantity: Decimal = Field(Decimal(1), gt=0, max_digits=12, decimal_places=3)
-    unit_price_minor: int = Field(ge=0)
+    unit_price_minor: int = Field(ge=0, le=_LARGEST)
     discount_percent: Decimal = Field(Decimal(0), ge=0, le=100, decimal_places=2)
-    discount_minor: int = Field(0, ge=0)
+    discount_minor: int = Field(0, ge=0, le=_LARGEST)
     tax_percent: Decimal = Field(Decimal(0), ge=0, le=100, decimal_places=2)
     recurrence: Recurrence = Recurrence.ONE_TIME
     term_months: int | None = Field(None, ge=1, le=1200)
