@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cast import PASSWORD
 from click.testing import Result
 from typer.testing import CliRunner
 
+from cast import PASSWORD
 from rowhouse.cli import app as commands
 from rowhouse.core.errors import Conflict, Invalid, NotFound
 from rowhouse.core.migrate import Addresses

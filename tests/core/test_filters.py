@@ -67,7 +67,9 @@ def test_months_keep_the_day_or_shorten_it(day: date, count: int) -> None:
 @given(DAYS, st.sampled_from(["week", "month", "quarter", "year"]))
 def test_last_this_and_next_touch_without_gap(day: date, unit: str) -> None:
     last, this, following = (relative_period(f"{word}_{unit}", day) for word in ("last", "this", "next"))
-    assert last and this and following
+    assert last
+    assert this
+    assert following
     assert last[1] == this[0]
     assert this[1] == following[0]
     assert this[0] <= day < this[1]

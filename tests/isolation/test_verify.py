@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cast import TenantMaker
-from server import database_name, fresh_database, test_server
 from sqlalchemy import NullPool, create_engine
 
+from cast import TenantMaker
 from partywall import UnsafeRole
 from rowhouse.commands.isolation import check_isolation
 from rowhouse.core.db import open_database
 from rowhouse.core.migrate import Addresses, find_addresses, migrate
 from rowhouse.settings import Settings
+from server import database_name, fresh_database, test_server
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def own(settings: Settings) -> Iterator[Addresses]:
     found = Settings(DATABASE_URL=text, secret_key=settings.secret.decode())
     addresses = find_addresses(found)
     migrate(found, addresses)
-    yield addresses
+    return addresses
 
 
 def run(addresses: Addresses, *statements: str) -> None:

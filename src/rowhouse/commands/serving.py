@@ -6,12 +6,14 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -43,7 +45,7 @@ def up(
         _prepare(settings)
         made = asyncio.run(demo.ensure_demo(settings)) if demo_data else []
         for name in ("serve", "worker"):
-            children[name] = _child(name)
+            children[name] = _child(name, settings.data_dir / f"{name}.log")
         _await_ready(settings, children["serve"])
         demo.print_welcome(settings, made)
         _watch(children)
@@ -81,7 +83,6 @@ def serve(
         factory=True,
         log_level="warning",  # type: ignore[arg-type]  # the enumeration's own text
         backlog=1024,
-        process_name="rowhouse-web",
     ).serve()
 
 
@@ -120,13 +121,18 @@ def _as_interrupt(_number: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _child(command: str) -> subprocess.Popen[bytes]:
+def _child(command: str, log: Path) -> subprocess.Popen[bytes]:
+    log.parent.mkdir(parents=True, exist_ok=True)
     # Its own process group, so that one Ctrl-C reaches the parent alone and the order of stopping is ours.
-    return subprocess.Popen(  # noqa: S603  # our own program
-        [sys.executable, "-m", "rowhouse", command],
-        start_new_session=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # one thread at this point
-    )
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603  # our own program
+            [sys.executable, "-m", "rowhouse", command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # one thread at this point
+        )
 
 
 def _die_with_parent() -> None:
@@ -140,9 +146,7 @@ def _await_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
     with console.status("Starting the web server …"):
         while True:
             if server.poll() is not None:
-                raise OSError(
-                    f"the web server stopped at once; is port {settings.port} in use? Choose another with ROWHOUSE_PORT=8301"
-                )
+                raise OSError(_why_stopped(settings))
             try:
                 with urllib.request.urlopen(address, timeout=2):  # our own address
                     return
@@ -152,11 +156,19 @@ def _await_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
                 time.sleep(0.05)
 
 
+def _why_stopped(settings: Settings) -> str:
+    log = settings.data_dir / "serve.log"
+    with socket.socket() as probe:
+        if probe.connect_ex((settings.host, settings.port)) == 0:
+            return f"port {settings.port} is in use; choose another: ROWHOUSE_PORT={settings.port + 1} make up"
+    return f"the web server stopped at once; the end of {log} says why"
+
+
 def _watch(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
     while True:
         for name, child in children.items():
             if child.poll() is not None:
-                console.print(f"[red]{name} ended with status {child.returncode}; stopping the rest.[/]")
+                console.print(f"[red]{name} ended with status {child.returncode}; its log says why. Stopping the rest.[/]")
                 return
         time.sleep(0.5)
 

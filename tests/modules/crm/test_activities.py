@@ -11,6 +11,7 @@ import pytest
 from cast import Person
 
 ACTIVITIES = "/api/v1/activities"
+NOW = datetime.now(UTC).replace(microsecond=0)
 PLACES = {"account_id": "accounts", "contact_id": "contacts", "opportunity_id": "opportunities"}
 
 
@@ -55,7 +56,7 @@ async def dates(person: Person, about: dict[str, str], which: str) -> list[Any]:
 
 
 def moment(days: float) -> str:
-    return (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0).isoformat()
+    return (NOW + timedelta(days=days)).isoformat()
 
 
 async def test_what_was_done_is_the_last_activity_of_all_it_is_about(member_a: Person) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Invalid
 from rowhouse.core.references import references
 from rowhouse.core.resource import Change, Input, NoInput, action
+from rowhouse.modules.crm.actions.known import known
 from rowhouse.modules.crm.models import Account, CRMActivity, CRMContact, Opportunity
 from rowhouse.modules.crm.states import ActivityStatus, ActivityType, Direction, Priority
 
@@ -215,17 +216,37 @@ def _set_last(parent: Any, completed_at: datetime | None) -> None:
 
 async def _next_at(call: Call, column: Any, parent: Any, activity: CRMActivity) -> datetime | None:
     if call.is_deferred:
-        # Nothing is flushed, so the planned activities at hand are this one and what the parent says already.
-        planned = (activity.scheduled_at or activity.due_at) if activity.status in _OPEN else None
-        return _earliest(call, (planned, parent.next_activity_at))
+        return _earliest(call, (await _planned(call, column, parent, activity)).values())
+    known(call).planned.pop(parent.id, None)
     when = func.coalesce(CRMActivity.scheduled_at, CRMActivity.due_at)
     live = (CRMActivity.status.in_(_OPEN), CRMActivity.archived_at.is_(None), when >= call.now)
     found: datetime | None = await call.session.scalar(select(func.min(when)).where(column == parent.id, *live))
     return found
 
 
-def _earliest(call: Call, moments: Iterable[datetime | None]) -> datetime | None:
-    return min((moment for moment in moments if moment is not None and moment >= call.now), default=None)
+async def _planned(call: Call, column: Any, parent: Any, activity: CRMActivity) -> dict[UUID, datetime]:
+    """Return when what is planned with a record takes place, by activity, while nothing of it is flushed."""
+    memory = known(call).planned
+    if parent.id not in memory:
+        memory[parent.id] = {} if inspect(parent).pending else await _written_plans(call, column == parent.id)
+    moment = activity.scheduled_at or activity.due_at
+    is_live = activity.status in _OPEN and activity.archived_at is None and activity not in call.session.deleted
+    if moment is not None and is_live and getattr(activity, column.key) == parent.id:
+        memory[parent.id][activity.id] = moment
+    else:
+        memory[parent.id].pop(activity.id, None)
+    return memory[parent.id]
+
+
+async def _written_plans(call: Call, condition: Any) -> dict[UUID, datetime]:
+    when = func.coalesce(CRMActivity.scheduled_at, CRMActivity.due_at)
+    live = (CRMActivity.status.in_(_OPEN), CRMActivity.archived_at.is_(None), when.is_not(None))
+    rows = await call.session.execute(select(CRMActivity.id, when).where(condition, *live))
+    return dict(rows.all())
+
+
+def _earliest(call: Call, moments: Iterable[datetime]) -> datetime | None:
+    return min((moment for moment in moments if moment >= call.now), default=None)
 
 
 def _must_be_pending(activity: CRMActivity) -> None:

@@ -153,9 +153,9 @@ async def _plan(call: Call, target: Any, data: Merge, *, lock: bool) -> _Plan:
         plan.change(source, "archived_at", source.archived_at or call.now)
         plan.change(source, "archived_by_id", source.archived_by_id or call.principal.subject_id)
         plan.change(source, "merged_into_id", target.id)
-        if isinstance(source, CRMContact) and source.is_primary:
-            plan.change(source, "is_primary", False)
-            plan.change(target, "is_primary", target.is_primary or source.account_id == target.account_id)
+    _fill_dates(call, plan)
+    if isinstance(target, CRMContact):
+        _keep_primary(plan)
     return plan
 
 
@@ -193,14 +193,29 @@ def _fill(plan: _Plan, choices: dict[str, str]) -> None:
     rows = (plan.target, *plan.sources)
     if "tags" not in choices:
         plan.change(plan.target, "tags", list(dict.fromkeys(tag for row in rows for tag in row.tags))[:50])
-    seen = [row.last_activity_at for row in rows if row.last_activity_at is not None]
-    plan.change(plan.target, "last_activity_at", max(seen, default=None))
     if isinstance(plan.target, CRMContact):
         # Whoever asked to be left alone under one of the records stays so.
         plan.change(plan.target, "do_not_contact", any(row.do_not_contact for row in rows))
     derived = derived_of_account if isinstance(plan.target, Account) else derived_of_contact
     for name, value in derived(SimpleNamespace(**plan.values())).items():
         plan.change(plan.target, name, value)
+
+
+def _fill_dates(call: Call, plan: _Plan) -> None:
+    rows = (plan.target, *plan.sources)
+    done = [row.last_activity_at for row in rows if row.last_activity_at is not None]
+    planned = [row.next_activity_at for row in rows if row.next_activity_at is not None and row.next_activity_at >= call.now]
+    plan.change(plan.target, "last_activity_at", max(done, default=None))
+    plan.change(plan.target, "next_activity_at", min(planned, default=None))
+
+
+def _keep_primary(plan: _Plan) -> None:
+    """Plan that the person is the primary one of the account it ends up in, if it was so under one of its records."""
+    account_id = plan.values()["account_id"]
+    primaries = [row.account_id for row in (plan.target, *plan.sources) if row.is_primary]
+    for source in plan.sources:
+        plan.change(source, "is_primary", False)
+    plan.change(plan.target, "is_primary", account_id in primaries)
 
 
 async def _detach(call: Call, plan: _Plan) -> None:

@@ -21,6 +21,8 @@ from rowhouse.modules.crm.models import MergeLog
 
 _STAMPS = frozenset({"tenant_id", "version", "updated_at", "updated_by_id"})
 _EXACT = (UUID, datetime, date, Decimal)
+# Written by every activity; what is newer than the merge stays.
+_DATES = frozenset({"last_activity_at", "next_activity_at"})
 
 
 @action(role=Role.ADMIN)
@@ -36,11 +38,12 @@ async def undo(call: Call, merge: MergeLog, data: NoInput) -> MergeLog:
         raise Conflict("The merge is older than thirty days and stays.", code="merge_undo_expired")
     rows = await _rows(call, merge)
     own = {str(merge.target_id), *merge.source_ids}
-    for change in merge.moved:
+    changes = [change for change in merge.moved if not _is_newer_date(rows, change)]
+    for change in changes:
         _must_be_untouched(rows, change, own)
     # A unique value leaves the target before its old row takes it back.
     for of_target in (True, False):
-        for change in merge.moved:
+        for change in changes:
             if (change["id"] == str(merge.target_id)) == of_target:
                 row = rows[change["table"], change["id"]]
                 setattr(row, change["column"], _value(type(row), change["column"], change["before"]))
@@ -63,6 +66,11 @@ async def _rows(call: Call, merge: MergeLog) -> dict[tuple[str, str], Any]:
         rows = await call.session.scalars(statement.execution_options(populate_existing=True))
         found |= {(table, str(row.id)): row for row in rows}
     return found
+
+
+def _is_newer_date(rows: Mapping[tuple[str, str], Any], change: Mapping[str, Any]) -> bool:
+    row = rows.get((change["table"], change["id"]))
+    return row is not None and change["column"] in _DATES and jsonable(getattr(row, change["column"])) != change["after"]
 
 
 def _must_be_untouched(rows: Mapping[tuple[str, str], Any], change: Mapping[str, Any], own: set[str]) -> None:

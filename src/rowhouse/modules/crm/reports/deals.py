@@ -145,7 +145,7 @@ async def board(call: Call, params: BoardParams) -> list[BoardColumn]:
 @report(output=Totals, params=TotalsParams, many=False)
 async def totals(call: Call, params: TotalsParams) -> Totals:
     """Return how many deals there are and what they are worth, by outcome."""
-    chosen = [*_of_owner(params.owner_user_id)]
+    chosen = [Opportunity.archived_at.is_(None), *_of_owner(params.owner_user_id)]
     if params.status is not None:
         chosen.append(Opportunity.status == params.status)
     if params.pipeline_id is not None:

@@ -138,7 +138,10 @@ async def _entries(call: Call, stage_ids: list[UUID], begin: datetime, end: date
     statement = (
         select(here.to_stage_id, deals, deals.filter(got_further))
         .join(stage, stage.id == here.to_stage_id)
-        .where(here.to_stage_id.in_(stage_ids), here.changed_at >= begin, here.changed_at < end)
+        .join(Opportunity, Opportunity.id == here.opportunity_id)
+        .where(
+            here.to_stage_id.in_(stage_ids), here.changed_at >= begin, here.changed_at < end, Opportunity.archived_at.is_(None)
+        )
         .group_by(here.to_stage_id)
     )
     return {stage_id: (entered, reached) for stage_id, entered, reached in (await call.session.execute(statement)).all()}
@@ -149,7 +152,9 @@ async def _times(call: Call, stage_ids: list[UUID], begin: datetime, end: dateti
     seconds = left.seconds_in_previous
     statement = (
         select(left.from_stage_id, func.avg(seconds), func.percentile_cont(0.5).within_group(seconds))
+        .join(Opportunity, Opportunity.id == left.opportunity_id)
         .where(left.from_stage_id.in_(stage_ids), left.changed_at >= begin, left.changed_at < end, seconds.is_not(None))
+        .where(Opportunity.archived_at.is_(None))
         .group_by(left.from_stage_id)
     )
     return {stage_id: (int(mean), int(median)) for stage_id, mean, median in (await call.session.execute(statement)).all()}
