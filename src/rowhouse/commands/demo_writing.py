@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from partywall import Tenant, system_scope
 from rowhouse.commands.demo_data import plan_workspace
@@ -45,7 +45,7 @@ from rowhouse.identity.tenants import find_tenant
 from rowhouse.modules.crm.actions.known import default_pipeline, stages_of
 from rowhouse.modules.crm.actions.pipelines import provision
 from rowhouse.modules.crm.models import Account, CRMActivity, CRMContact, Opportunity
-from rowhouse.registry import build_registry
+from rowhouse.modules.crm.resources import RESOURCES
 from rowhouse.settings import Settings
 
 # A chapter is one transaction. PostgreSQL cannot tidy up the old versions of rows one transaction has changed again and
@@ -273,12 +273,19 @@ async def _main(slug: str, today: date) -> None:
     provide(settings)
     addresses = await asyncio.to_thread(find_addresses, settings)
     database = open_database(addresses.urls, addresses.roles, pool_size=1)
+    if settings.embedded:
+        # The same few statements thousands of times; a pooler, which would mind their being prepared, is not in between.
+        event.listen(database.app.sync_engine, "connect", _prepare_statements)
     try:
         with system_scope(reason=REASON):
             tenant = await find_tenant(database, slug)
-        await write_workspace(database, build_registry(), tenant, plan_workspace(slug, today), report=_print)
+        await write_workspace(database, Registry(RESOURCES), tenant, plan_workspace(slug, today), report=_print)
     finally:
         await database.close()
+
+
+def _prepare_statements(connection: Any, _record: Any) -> None:
+    connection.driver_connection.prepare_threshold = 0
 
 
 def _print(done: int, total: int) -> None:

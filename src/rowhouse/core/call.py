@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -21,6 +21,9 @@ from rowhouse.core.permissions import Principal
 from rowhouse.core.resource import Registry
 
 _Row = TypeVar("_Row", bound=TenantScoped)
+
+
+Derive = Callable[["Call", set[UUID]], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class Call:
     batch_id: UUID | None = None
     jobs: list[tuple[str, UUID]] = field(default_factory=list)
     numbers: dict[str, list[int]] = field(default_factory=dict)
+    derived: dict[Derive, set[UUID]] = field(default_factory=dict)
     _deferred: bool = False
 
     @property
@@ -69,6 +73,17 @@ class Call:
         if not self._deferred:
             with write_failures():
                 await self.session.flush()
+                while self.derived:
+                    # First named, first locked: the same order in every call.
+                    run = next(iter(self.derived))
+                    await run(self, self.derived.pop(run))
+
+    def derive(self, run: Derive, row_id: UUID) -> None:
+        """Have `run` recompute what is derived from other rows, once for all rows named, right after the next flush.
+
+        It sees what the flush has written, and writes with statements of its own.
+        """
+        self.derived.setdefault(run, set()).add(row_id)
 
     @asynccontextmanager
     async def deferred(self) -> AsyncIterator[None]:

@@ -99,11 +99,12 @@ async def the_way_of(desk: Desk, number: int, deal: Any, stages: dict[str, UUID]
         await desk.update("opportunities", deal, name=f"Deal {number}", tags=["Again"], next_step="call")
 
 
-async def write_all(desk: Desk, count: int) -> None:
+async def write_deals(desk: Desk, numbers: range) -> None:
     stages = {row["name"]: UUID(row["id"]) for row in await listed(desk.call, desk.registry, "pipeline-stages")}
-    await desk.create("exchange-rates", currency="EUR", as_of="2026-01-01", rate="1.1")
-    group = await desk.create("accounts", name="Group")
-    for number in range(count):
+    if numbers.start == 0:
+        await desk.create("exchange-rates", currency="EUR", as_of="2026-01-01", rate="1.1")
+    group = await desk.create("accounts", name=f"Group {numbers.start}")
+    for number in numbers:
         if number % 4 == 0:
             company, people = await company_and_its_people(desk, number, group)
         deal = await deal_with_all_its_parts(desk, number, company, people)
@@ -138,6 +139,9 @@ async def picture(database: Database, registry: Registry, owner: tuple[Tenant, P
     found: dict[str, dict[str, Any]] = {}
     async with open_call(database, registry, *owner) as call:
         tables = {name: await listed(call, registry, name) for name in TABLES}
+    for place, row in enumerate(sorted(tables["opportunities"], key=lambda row: (row["probability"], row["board_rank"]))):
+        # Two ranks may differ where the order of the cards does not.
+        row["board_rank"] = place
     for name in ("pipelines", "pipeline-stages", *TABLES):
         for row in tables[name]:
             labels[row["id"]] = label_of(name, row, labels)
@@ -158,20 +162,21 @@ async def events(database: Database, registry: Registry, owner: tuple[Tenant, Pr
 
 @pytest.fixture(scope="module")
 async def both(make_tenant: TenantMaker, database: Database, registry: Registry) -> list[tuple[Tenant, Principal]]:
-    """Two tenants with the same two hundred deals, one by one in the first and together in the second."""
+    """Two tenants with the same forty deals, one by one in the first and together in the second."""
     owners = [await make_tenant(prefix) for prefix in ("one-by-one", "together")]
     for owner, is_deferred in zip(owners, (False, True), strict=True):
         async with desk_of(database, registry, owner, is_deferred=is_deferred) as desk:
-            await write_all(desk, 200)
+            for start in (0, 20):
+                await write_deals(desk, range(start, start + 20))
     return owners
 
 
-async def test_two_hundred_deals_together_are_what_they_are_one_by_one(
+async def test_deals_written_together_are_what_they_are_one_by_one(
     both: list[tuple[Tenant, Principal]], database: Database, registry: Registry
 ) -> None:
     one, other = [await picture(database, registry, owner) for owner in both]
     assert set(one) == set(other)
-    assert Counter(label.split(" ")[0] for label in one)["opportunities"] == 200
+    assert Counter(label.split(" ")[0] for label in one)["opportunities"] == 40
     differing = {
         f"{label}, {name}": (one[label][name], other[label][name])
         for label in one
@@ -184,16 +189,26 @@ async def test_two_hundred_deals_together_are_what_they_are_one_by_one(
 async def test_the_same_events_are_told(both: list[tuple[Tenant, Principal]], database: Database, registry: Registry) -> None:
     one, other = [await events(database, registry, owner) for owner in both]
     assert one == other
-    assert one["crm.opportunity_won"] == 50
+    assert one["crm.opportunity_won"] == 10
 
 
-async def test_numbers_are_dense_within_one_collected_write(
-    both: list[tuple[Tenant, Principal]], database: Database, registry: Registry
+async def test_two_hundred_deals_are_written_in_one_flush(
+    make_tenant: TenantMaker, database: Database, registry: Registry
 ) -> None:
-    for owner in both:
-        async with open_call(database, registry, *owner) as call:
-            numbers = [row["number"] for row in await listed(call, registry, "opportunities")]
-        assert sorted(numbers) == list(range(1, 201))
+    owner = await make_tenant("two-hundred")
+    async with desk_of(database, registry, owner, is_deferred=True) as desk:
+        await write_deals(desk, range(200))
+    async with open_call(database, registry, *owner) as call:
+        rows = {name: await listed(call, registry, name) for name in TABLES}
+    deals, lines = rows["opportunities"], rows["opportunity-line-items"]
+    sums = Counter[str]()
+    for line in lines:
+        sums[line["opportunity_id"]] += line["total_minor"]
+    assert sorted(deal["number"] for deal in deals) == list(range(1, 201))
+    assert {deal["id"]: deal["amount_minor"] for deal in deals} == sums
+    assert Counter(deal["status"] for deal in deals) == {"OPEN": 150, "WON": 50}
+    assert {name: len(rows[name]) for name in SEEN[:2]} == {"accounts": 51, "contacts": 100}
+    assert [len(rows[name]) for name in SEEN[3:]] == [400, 400, 600]
 
 
 @pytest.mark.parametrize("is_deferred", [False, True])

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field
-from sqlalchemy import func, inspect, select
+from sqlalchemy import func, select, update
+from sqlalchemy.orm.attributes import set_committed_value
 
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Invalid
 from rowhouse.core.references import references
 from rowhouse.core.resource import Change, Input, NoInput, action
-from rowhouse.modules.crm.actions.known import known
 from rowhouse.modules.crm.models import Account, CRMActivity, CRMContact, Opportunity
 from rowhouse.modules.crm.states import ActivityStatus, ActivityType, Direction, Priority
 
 _OPEN = (ActivityStatus.PLANNED, ActivityStatus.IN_PROGRESS)
-_PARENTS: tuple[tuple[str, type[Any]], ...] = (
-    ("account_id", Account),
-    ("contact_id", CRMContact),
-    ("opportunity_id", Opportunity),
-)
+_PARENTS = ("account_id", "contact_id", "opportunity_id")
 _CAN_BE_MISSED = (ActivityType.MEETING, ActivityType.DEMO, ActivityType.CALL)
 
 
@@ -96,7 +91,7 @@ async def complete(call: Call, activity: CRMActivity, data: Complete) -> CRMActi
     activity.outcome = data.outcome or activity.outcome
     activity.duration_minutes = activity.duration_minutes if data.duration_minutes is None else data.duration_minutes
     call.emit("crm.activity_completed", activity_id=str(activity.id), type=str(activity.type))
-    await _touch(call, activity)
+    _touch(call, activity)
     return activity
 
 
@@ -116,7 +111,7 @@ async def reschedule(call: Call, activity: CRMActivity, data: Reschedule) -> CRM
         raise Invalid("Say when it takes place or when it is due.", code="time_required", field="scheduled_at")
     activity.scheduled_at = data.scheduled_at or activity.scheduled_at
     activity.due_at = data.due_at or activity.due_at
-    await _touch(call, activity)
+    _touch(call, activity)
     return activity
 
 
@@ -125,7 +120,7 @@ async def cancel(call: Call, activity: CRMActivity, data: NoInput) -> CRMActivit
     """Say that it will not take place.  Raises Conflict (activity_ended)."""
     _must_be_pending(activity)
     activity.status = ActivityStatus.CANCELLED
-    await _touch(call, activity)
+    _touch(call, activity)
     return activity
 
 
@@ -136,7 +131,7 @@ async def no_show(call: Call, activity: CRMActivity, data: NoInput) -> CRMActivi
     if activity.type not in _CAN_BE_MISSED:
         raise Conflict("Only a meeting, a demo or a call can be missed.", code="not_an_appointment")
     activity.status = ActivityStatus.NO_SHOW
-    await _touch(call, activity)
+    _touch(call, activity)
     return activity
 
 
@@ -146,7 +141,7 @@ async def reopen(call: Call, activity: CRMActivity, data: NoInput) -> CRMActivit
     if activity.status in _OPEN:
         raise Conflict(f"The activity is {activity.status} already.", code="activity_pending")
     activity.status, activity.completed_at = ActivityStatus.PLANNED, None
-    await _touch(call, activity)
+    _touch(call, activity)
     return activity
 
 
@@ -160,9 +155,9 @@ async def check_activity(call: Call, change: Change) -> None:
         activity.status, activity.completed_at = ActivityStatus.COMPLETED, call.now
     if change.verb in {"create", "update"}:
         await _complete(call, activity, is_new=change.verb == "create")
-    moved = {"scheduled_at", "due_at", *(name for name, _ in _PARENTS)} & set(change.before)
+    moved = {"scheduled_at", "due_at", *_PARENTS} & set(change.before)
     if change.verb != "update" or moved:
-        await _touch(call, activity, former=change.before)
+        _touch(call, activity, former=change.before)
 
 
 async def _add(call: Call, data: Log | Schedule, **state: Any) -> CRMActivity:
@@ -171,7 +166,7 @@ async def _add(call: Call, data: Log | Schedule, **state: Any) -> CRMActivity:
     activity = CRMActivity(**data.model_dump(exclude={"completed_at"}), **state)
     call.session.add(activity)
     await _complete(call, activity, is_new=True)
-    await _touch(call, activity)
+    _touch(call, activity)
     return activity
 
 
@@ -180,7 +175,7 @@ async def _complete(call: Call, activity: CRMActivity, *, is_new: bool) -> None:
         raise Invalid("A note needs its text.", code="description_required", field="description")
     if activity.account_id is None:
         activity.account_id = await _account_of(call, activity)
-    parents = [getattr(activity, name) for name, _ in _PARENTS]
+    parents = [getattr(activity, name) for name in _PARENTS]
     if activity.type != ActivityType.TASK and not any(parents):
         raise Invalid("Name the account, the person or the deal it is about.", code="about_nothing", field="account_id")
     if is_new:
@@ -198,55 +193,44 @@ async def _account_of(call: Call, activity: CRMActivity) -> UUID | None:
     return None
 
 
-async def _touch(call: Call, activity: CRMActivity, former: Any = None) -> None:
-    """Carry an activity's dates to the account, the person and the deal it is or was about."""
-    for name, model in _PARENTS:
+def _touch(call: Call, activity: CRMActivity, former: Any = None) -> None:
+    """Have the dates of the account, the person and the deal it is or was about derived anew."""
+    for name, dates in (("account_id", _account_dates), ("contact_id", _contact_dates), ("opportunity_id", _deal_dates)):
         for row_id in {getattr(activity, name), (former or {}).get(name)} - {None}:
-            # Locked in the same order everywhere: account, person, deal.
-            parent = await call.find(model, row_id, lock=True)
-            if parent is not None:
-                _set_last(parent, activity.completed_at if getattr(activity, name) == row_id else None)
-                parent.next_activity_at = await _next_at(call, getattr(CRMActivity, name), parent, activity)
+            call.derive(dates, row_id)
 
 
-def _set_last(parent: Any, completed_at: datetime | None) -> None:
-    if completed_at is not None and (parent.last_activity_at is None or parent.last_activity_at < completed_at):
-        parent.last_activity_at = completed_at
+async def _account_dates(call: Call, ids: set[UUID]) -> None:
+    await _derive_dates(call, Account, about=CRMActivity.account_id, ids=ids)
 
 
-async def _next_at(call: Call, column: Any, parent: Any, activity: CRMActivity) -> datetime | None:
-    if call.is_deferred:
-        return _earliest(call, (await _planned(call, column, parent, activity)).values())
-    known(call).planned.pop(parent.id, None)
+async def _contact_dates(call: Call, ids: set[UUID]) -> None:
+    await _derive_dates(call, CRMContact, about=CRMActivity.contact_id, ids=ids)
+
+
+async def _deal_dates(call: Call, ids: set[UUID]) -> None:
+    await _derive_dates(call, Opportunity, about=CRMActivity.opportunity_id, ids=ids)
+
+
+async def _derive_dates(call: Call, model: type[Any], *, about: Any, ids: set[UUID]) -> None:
+    """Set when something was last done with some records and when the next thing is planned, from the activities.
+
+    These two are derived, not edited: they leave the version and the audit log of the record alone.
+    """
     when = func.coalesce(CRMActivity.scheduled_at, CRMActivity.due_at)
-    live = (CRMActivity.status.in_(_OPEN), CRMActivity.archived_at.is_(None), when >= call.now)
-    found: datetime | None = await call.session.scalar(select(func.min(when)).where(column == parent.id, *live))
-    return found
-
-
-async def _planned(call: Call, column: Any, parent: Any, activity: CRMActivity) -> dict[UUID, datetime]:
-    """Return when what is planned with a record takes place, by activity, while nothing of it is flushed."""
-    memory = known(call).planned
-    if parent.id not in memory:
-        memory[parent.id] = {} if inspect(parent).pending else await _written_plans(call, column == parent.id)
-    moment = activity.scheduled_at or activity.due_at
-    is_live = activity.status in _OPEN and activity.archived_at is None and activity not in call.session.deleted
-    if moment is not None and is_live and getattr(activity, column.key) == parent.id:
-        memory[parent.id][activity.id] = moment
-    else:
-        memory[parent.id].pop(activity.id, None)
-    return memory[parent.id]
-
-
-async def _written_plans(call: Call, condition: Any) -> dict[UUID, datetime]:
-    when = func.coalesce(CRMActivity.scheduled_at, CRMActivity.due_at)
-    live = (CRMActivity.status.in_(_OPEN), CRMActivity.archived_at.is_(None), when.is_not(None))
-    rows = await call.session.execute(select(CRMActivity.id, when).where(condition, *live))
-    return dict(rows.all())
-
-
-def _earliest(call: Call, moments: Iterable[datetime]) -> datetime | None:
-    return min((moment for moment in moments if moment >= call.now), default=None)
+    theirs = (CRMActivity.tenant_id == model.tenant_id, about == model.id, CRMActivity.archived_at.is_(None))
+    last = select(func.max(CRMActivity.completed_at)).where(*theirs).correlate(model).scalar_subquery()
+    pending = (CRMActivity.status.in_(_OPEN), when >= call.now)
+    coming = select(func.min(when)).where(*theirs, *pending).correlate(model).scalar_subquery()
+    statement = update(model).where(model.id.in_(ids)).values(last_activity_at=last, next_activity_at=coming)
+    found = await call.session.execute(
+        statement.returning(model.id, model.last_activity_at, model.next_activity_at).execution_options(synchronize_session=False)
+    )
+    for row_id, last_at, next_at in found:
+        row = call.session.sync_session.known_row(model, row_id)
+        if row is not None:
+            set_committed_value(row, "last_activity_at", last_at)
+            set_committed_value(row, "next_activity_at", next_at)
 
 
 def _must_be_pending(activity: CRMActivity) -> None:

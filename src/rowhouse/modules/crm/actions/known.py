@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -29,7 +29,6 @@ class Known:
     """The memory of one session. The rows are kept here because the session itself holds them only weakly.
 
     primaries: the primary person of a deal (OpportunityContact) or of an account (CRMContact), by the id of either.
-    planned: when the planned activities of a record take place, by its id and theirs; kept while writes are collected.
     """
 
     pipelines: dict[UUID, Pipeline] = field(default_factory=dict)
@@ -38,7 +37,6 @@ class Known:
     ranks: dict[UUID, str] = field(default_factory=dict)
     lines: dict[UUID, list[OpportunityLineItem]] = field(default_factory=dict)
     primaries: dict[UUID, Any] = field(default_factory=dict)
-    planned: dict[UUID, dict[UUID, datetime]] = field(default_factory=dict)
 
 
 def known(call: Call) -> Known:
