@@ -122,10 +122,10 @@ class _Writer:
             await (self._recall(steps) if steps else self._prepare())
         done = 0
         for group in group_steps(steps):
-            with self.call.at(group[-1].at), self._acting_as(group[0].owner):
+            with self.call.at(group[-1].at):
                 async with self.call.deferred():
                     for step in group:
-                        with self.call.at(step.at):
+                        with self.call.at(step.at), self._acting_as(step.owner):
                             await self._do(step)
             done += len(group)
             self.advance(done)
@@ -252,18 +252,18 @@ def chapters(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def group_steps(steps: Iterable[Step]) -> list[list[Step]]:
-    """Return the steps in the order they can be taken, in groups of one window, one person and one verb.
+    """Return the steps in the order they can be taken, in groups that are sent together.
 
-    The audit log names one person and one operation for whatever is sent together, so a group is what is sent.
+    A group never touches the same record twice, since the audit log would then show the two changes as one.
     """
     seen: dict[tuple[int, int, str], int] = {}
-    keyed: list[tuple[tuple[int, int, int, int, str], Step]] = []
+    keyed: list[tuple[tuple[int, int, int], Step]] = []
     for step in sorted(steps, key=lambda step: step.at):
         window = step.at.toordinal() // WINDOW_DAYS
         subject = (window, step.phase, step.plan.external_id)
         # The second thing that happens to the same deal in a window comes after the first.
         seen[subject] = turn = seen.get(subject, -1) + 1
-        keyed.append(((window, step.phase, turn, step.owner, step.verb), step))
+        keyed.append(((window, step.phase, turn), step))
     keyed.sort(key=lambda pair: pair[0])
     return [[step for _, step in group] for _, group in groupby(keyed, key=lambda pair: pair[0])]
 

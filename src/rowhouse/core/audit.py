@@ -73,18 +73,24 @@ def _stamp_and_record(session: CallSession, _context: Any, _instances: Any) -> N
         return
     entries = [*_created(session, call), *_changed(session, call), *_deleted(session)]
     for verb, row, changes in entries:
-        session.add(entry(call, verb, row, changes))
+        session.add(entry(call, verb, row, changes, _moment(session, call, row)))
+
+
+def _moment(session: CallSession, call: Any, row: Any) -> Any:
+    return session.moments.get(inspect(row)) or call.moment
 
 
 def _created(session: CallSession, call: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     for row in list(session.new):
         if isinstance(row, Audited):
-            row.created_at = row.updated_at = row.created_at or call.now
-            row.created_by_id = row.updated_by_id = call.principal.subject_id
+            moment = _moment(session, call, row)
+            row.created_at = row.updated_at = row.created_at or moment.now
+            row.created_by_id = row.updated_by_id = moment.principal.subject_id
             yield "create", row, {name: [None, value] for name, value in _values(row) if name not in _STAMPS}
         elif isinstance(row, Journal):
-            row.created_at = row.created_at or call.now
-            row.created_by_id = row.created_by_id or call.principal.subject_id
+            moment = _moment(session, call, row)
+            row.created_at = row.created_at or moment.now
+            row.created_by_id = row.created_by_id or moment.principal.subject_id
 
 
 def _changed(session: CallSession, call: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
@@ -94,7 +100,8 @@ def _changed(session: CallSession, call: Any) -> Iterator[tuple[str, Any, dict[s
         changes = changes_of(row)
         if not changes:
             continue
-        row.updated_at, row.updated_by_id = call.now, call.principal.subject_id
+        moment = _moment(session, call, row)
+        row.updated_at, row.updated_by_id = moment.now, moment.principal.subject_id
         yield _update_verb(row, changes), row, changes
 
 
@@ -141,13 +148,17 @@ def _redacted(attribute: Any, values: list[Any]) -> list[Any]:
     return values
 
 
-def entry(call: Any, verb: str, row: Any, changes: dict[str, Any]) -> AuditEntry:
-    """Return an audit entry of this call about a row; None stands for the workspace as a whole."""
-    principal = call.principal
+def entry(call: Any, verb: str, row: Any, changes: dict[str, Any], moment: Any = None) -> AuditEntry:
+    """Return an audit entry of this call about a row; None stands for the workspace as a whole.
+
+    moment: under what the row was changed, when that is not what the call is doing now.
+    """
+    under = moment or call.moment
+    principal = under.principal
     return AuditEntry(
         tenant_id=call.tenant.id,
-        created_at=call.now,
-        operation=call.operation or verb,
+        created_at=under.now,
+        operation=under.operation or verb,
         verb=verb,
         entity=row.__table__.name if row is not None else "workspace",
         entity_id=row.id if row is not None else None,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from partywall import Tenant, TenantScoped, tenant_scope
 from rowhouse.core import clock
@@ -21,6 +21,15 @@ from rowhouse.core.permissions import Principal
 from rowhouse.core.resource import Registry
 
 _Row = TypeVar("_Row", bound=TenantScoped)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Under what a row was changed: when, by which operation, by whom. Collected writes keep theirs until they are sent."""
+
+    now: datetime
+    operation: str
+    principal: Principal
 
 
 Derive = Callable[["Call", set[UUID]], Awaitable[None]]
@@ -77,6 +86,18 @@ class Call:
                     # First named, first locked: the same order in every call.
                     run = next(iter(self.derived))
                     await run(self, self.derived.pop(run))
+
+    @property
+    def moment(self) -> Moment:
+        """Return under what a row changed now is changed."""
+        return Moment(self.now, self.operation, self.principal)
+
+    def note_changes(self) -> None:
+        """Keep the moment of the rows the ending operation has changed, while writes are collected."""
+        if self._deferred:
+            moments, moment = self.session.sync_session.moments, self.moment
+            for row in self.session.dirty:
+                moments.setdefault(inspect(row), moment)
 
     def derive(self, run: Derive, row_id: UUID) -> None:
         """Have `run` recompute what is derived from other rows, once for all rows named, right after the next flush.

@@ -147,7 +147,14 @@ def currency(**options: Any) -> MappedColumn[Any]:
 
 
 class CallSession(TenantSession):
-    """The tenant session of one operation call; the audit listeners are bound to this class."""
+    """The tenant session of one operation call; the audit listeners are bound to this class.
+
+    moments: under what pending changes were made, by the state of their row; the audit log takes it from here.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.moments: dict[Any, Any] = {}
 
     def known_row(self, model: type[_Row], row_id: UUID) -> _Row | None:
         """Return a row this session has loaded or added, without a statement; else None."""
@@ -170,11 +177,14 @@ def _number_row(session: CallSession, row: Any) -> None:
         if row.id is None:
             row.id = uuid7()
         session.info.setdefault("added", {})[(type(row), row.id)] = row
+        if "call" in session.info:
+            session.moments[inspect(row)] = session.info["call"].moment
 
 
 @event.listens_for(CallSession, "after_flush")
 def _forget_added(session: CallSession, _context: Any) -> None:
     session.info.pop("added", None)
+    session.moments.clear()
 
 
 @event.listens_for(Mapper, "before_configured")

@@ -186,6 +186,7 @@ async def act(
         if not action.reads:
             _may_edit(call, row)
         result = await action.run(call, row, values)
+    call.note_changes()
     await call.flush()
     return result
 
@@ -322,6 +323,7 @@ async def _finish(call: Call, resource: Resource, change: Change) -> None:
     if resource.kind is Kind.RECORD and (change.verb != "update" or changes_of(change.row)):
         past = {"create": "created", "update": "updated", "archive": "archived", "restore": "restored", "delete": "deleted"}
         call.emit(f"{resource.group}.{resource.singular}_{past[change.verb]}", id=str(change.row.id))
+    call.note_changes()
     await call.flush()
 
 
