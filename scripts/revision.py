@@ -9,8 +9,8 @@ from pathlib import Path
 from sqlalchemy import NullPool, create_engine
 
 import rowhouse.registry  # noqa: F401  # every model is known once the resources are
-from rowhouse.core.migrate import find_addresses, migrate, write_revision
 from rowhouse.embedded import postgres
+from rowhouse.migrate import find_addresses, migrate, write_revision
 from rowhouse.settings import Settings
 
 

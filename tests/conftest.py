@@ -16,7 +16,6 @@ from rowhouse.app import create_app
 from rowhouse.core import clock
 from rowhouse.core.call import open_call
 from rowhouse.core.db import Database, open_database
-from rowhouse.core.migrate import Addresses, find_addresses, migrate
 from rowhouse.core.permissions import Principal, Role
 from rowhouse.core.resource import Registry
 from rowhouse.identity import tenants
@@ -24,6 +23,7 @@ from rowhouse.identity.keys import NewKey, create_key
 from rowhouse.identity.members import NewMember, add_member, system_principal
 from rowhouse.identity.provided import provide
 from rowhouse.logs import configure_logs
+from rowhouse.migrate import Addresses, find_addresses, migrate
 from rowhouse.modules.crm.actions.pipelines import provision
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings

@@ -11,7 +11,7 @@ from sqlalchemy import NullPool, create_engine, event, text
 
 from partywall import TableClass, classify, guard
 from rowhouse.core.db import Base
-from rowhouse.core.migrate import Addresses
+from rowhouse.migrate import Addresses
 
 MISSING = frozenset(filter(None, os.environ.get("ROWHOUSE_WITHOUT", "").split(",")))
 

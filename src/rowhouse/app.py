@@ -19,12 +19,12 @@ from rowhouse.api.requests import Api
 from rowhouse.api.routes import build_router
 from rowhouse.core.db import Database, open_database
 from rowhouse.core.errors import RowhouseError
-from rowhouse.core.migrate import find_addresses
 from rowhouse.core.reads import Cursors
 from rowhouse.core.resource import Registry
 from rowhouse.identity.directory import IdentityDirectory
 from rowhouse.identity.provided import provide
 from rowhouse.logs import configure_logs
+from rowhouse.migrate import find_addresses
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
 

@@ -22,7 +22,6 @@ from rowhouse.core.call import open_call
 from rowhouse.core.db import Database, open_database
 from rowhouse.core.events import OutboxEvent
 from rowhouse.core.jobs import Job, JobState, Runner, Task, Tasks, call_enqueue, fan_out
-from rowhouse.core.migrate import find_addresses
 from rowhouse.core.resource import Registry
 from rowhouse.identity import domains
 from rowhouse.identity.members import system_principal
@@ -30,6 +29,7 @@ from rowhouse.identity.models import TenantRow, TenantStatus
 from rowhouse.identity.people import tenant_of
 from rowhouse.identity.provided import provide, provided
 from rowhouse.identity.throttle import forget_attempts
+from rowhouse.migrate import find_addresses
 from rowhouse.modules.crm.jobs import TASKS as CRM
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings

@@ -89,7 +89,7 @@ async def test_without_a_credential_everything_is_401(
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_foreign_row_is_answered_like_an_unknown_one(name: str, registry: Registry, rows_a: Rows, rows_b: Rows) -> None:
     resource = registry[name]
-    if name not in rows_a.by_name:
+    if name not in rows_a.by_name or name not in rows_b.by_name:
         pytest.skip("journals of imports and jobs have their own isolation tests")
     own = await rows_b.person.client.get(f"{path_of(registry, resource, rows_b)}/{rows_b.id_of(name)}")
     assert own.status_code == 200, own.text
@@ -114,13 +114,24 @@ async def test_the_list_holds_own_rows_and_no_foreign_ones(name: str, registry: 
     resource = registry[name]
     seen = set()
     for rows in (rows_a, rows_b):
-        answer = await rows.person.client.get(path_of(registry, resource, rows), params={"limit": 100, "archived": "all"})
-        assert answer.status_code == 200, answer.text
-        ids = {item["id"] for item in answer.json()["items"]}
+        ids = await all_ids(rows, path_of(registry, resource, rows))
         if name in rows.by_name:
             assert rows.id_of(name) in ids
         assert not seen & ids
         seen |= ids
+
+
+async def all_ids(rows: Rows, path: str) -> set[str]:
+    """Return the ids of every row of a list, page by page."""
+    found: set[str] = set()
+    params: dict[str, Any] = {"limit": 100, "archived": "all", "fields": "id"}
+    while True:
+        answer = await rows.person.client.get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        found |= {item["id"] for item in answer.json()["items"]}
+        if answer.json()["next_cursor"] is None:
+            return found
+        params["cursor"] = answer.json()["next_cursor"]
 
 
 @pytest.mark.parametrize("name", CREATABLE)

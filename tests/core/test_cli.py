@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cast import PASSWORD
 from rowhouse.cli import app as commands
 from rowhouse.core.errors import Conflict, Invalid, NotFound
-from rowhouse.core.migrate import Addresses
+from rowhouse.migrate import Addresses
 from rowhouse.settings import Settings
 
 Command = Callable[..., Result]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rowhouse.core.csv_lines import csv_cell, escape_formula, unescape_formula
 from rowhouse.core.errors import Invalid
 from rowhouse.core.filters import add_months, relative_day, relative_period
-from rowhouse.core.schemas import clean_text
+from rowhouse.core.text import clean_text
 
 pytestmark = pytest.mark.no_database
 TODAY = date(2024, 2, 29)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import NullPool, create_engine
 
-from rowhouse.core.migrate import Addresses, differences, migrate, pending
+from rowhouse.migrate import Addresses, differences, migrate, pending
 from rowhouse.settings import Settings
 
 

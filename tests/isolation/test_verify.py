@@ -11,7 +11,7 @@ from cast import TenantMaker
 from partywall import UnsafeRole
 from rowhouse.commands.isolation import check_isolation
 from rowhouse.core.db import open_database
-from rowhouse.core.migrate import Addresses, find_addresses, migrate
+from rowhouse.migrate import Addresses, find_addresses, migrate
 from rowhouse.settings import Settings
 from server import database_name, fresh_database, test_server
 

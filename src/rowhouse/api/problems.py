@@ -15,10 +15,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from partywall.errors import NoTenant, PartywallError
-from rowhouse.core.errors import BadRequest, RowhouseError, Unavailable
+from rowhouse.core.errors import BadRequest, Conflict, RowhouseError, Unavailable
 
 _log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
+# A deadlock and a failed serialisation: nothing was changed, and a repetition succeeds.
+_TRY_AGAIN = frozenset({"40P01", "40001"})
 _HTTP_CODES = {404: "no_such_path", 405: "method_not_allowed"}
 
 
@@ -63,6 +65,8 @@ def install(app: FastAPI) -> None:
         return await defect(request, error)
 
     async def database(_request: Request, error: Exception) -> Response:
+        if getattr(getattr(error, "orig", None), "sqlstate", "") in _TRY_AGAIN:
+            return answer(Conflict("Somebody changed the same records; try again.", code="try_again", retry_after_s=1))
         if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
             return await defect(_request, error)
         _log.error("database_unavailable", error=type(error).__name__)

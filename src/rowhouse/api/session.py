@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_jsonable_python
 from starlette.datastructures import MutableHeaders
 
@@ -27,7 +27,13 @@ from rowhouse.identity.tokens import clear_cookie, set_cookie
 router = APIRouter(tags=["session"])
 
 
-class Credentials(Input):
+class _Raw(BaseModel):
+    """A body that holds a secret: it is taken as it was typed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Credentials(_Raw):
     """An address and a password."""
 
     email: str = Field(max_length=254)
@@ -40,14 +46,14 @@ class Choice(Input):
     tenant_id: UUID
 
 
-class NewPassword(Input):
+class NewPassword(_Raw):
     """The password in use, and the one to use from now on."""
 
     current: str = Field(max_length=200)
     new: str = Field(max_length=200)
 
 
-class Accepted(Input):
+class Accepted(_Raw):
     """An invitation's token; name and password for a person who is new here."""
 
     token: str = Field(max_length=200)
@@ -55,7 +61,7 @@ class Accepted(Input):
     password: str | None = Field(default=None, max_length=200)
 
 
-def _described(body: type[Input] | None = None, *, status: str = "200", public: bool = False) -> dict[str, Any]:
+def _described(body: type[BaseModel] | None = None, *, status: str = "200", public: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = {"responses": {status: {"description": "Done"}}}
     if body is not None:
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": body.model_json_schema()}}}

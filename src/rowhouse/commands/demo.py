@@ -26,12 +26,12 @@ from rowhouse.core import clock
 from rowhouse.core.call import open_call
 from rowhouse.core.db import Database, open_database
 from rowhouse.core.errors import NotFound, RowhouseError
-from rowhouse.core.migrate import find_addresses
 from rowhouse.core.permissions import Principal, Role
 from rowhouse.identity.keys import NewKey, create_key
 from rowhouse.identity.models import Membership
 from rowhouse.identity.provided import provide
 from rowhouse.identity.tenants import NewTenant, create_tenant, find_tenant
+from rowhouse.migrate import find_addresses
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,13 +36,13 @@ from rowhouse.core import operations
 from rowhouse.core.audit import AuditEntry
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Database, open_database
-from rowhouse.core.migrate import find_addresses
 from rowhouse.core.permissions import Principal, Role
 from rowhouse.core.resource import Registry, Resource
 from rowhouse.identity.members import NewMember, add_member, system_principal
 from rowhouse.identity.models import Membership
 from rowhouse.identity.provided import provide
 from rowhouse.identity.tenants import find_tenant
+from rowhouse.migrate import find_addresses
 from rowhouse.modules.crm.actions.known import default_pipeline, stages_of
 from rowhouse.modules.crm.actions.pipelines import provision
 from rowhouse.modules.crm.models import Account, CRMActivity, CRMContact, Opportunity
@@ -51,8 +52,6 @@ from rowhouse.settings import Settings
 # A chapter is one transaction. PostgreSQL cannot tidy up the old versions of rows one transaction has changed again and
 # again, and has to pass over each of them, so two years in one would take twice as long.
 CHAPTER_DAYS = 56
-# What one person did with one verb within so many days is sent together.
-WINDOW_DAYS = 28
 REASON = "demo workspace"
 
 Report = Callable[[int, int], None]
@@ -60,7 +59,7 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation. phase: what depends on something else in the same window comes in a later one."""
+    """One operation. phase: what depends on something else in the same chapter comes in a later one."""
 
     at: datetime
     owner: int
@@ -206,16 +205,11 @@ class _Writer:
                 "contact_id": self._id(plan.contact),
             }
             values = {**plan.values, **about, "external_source": "demo", "external_id": plan.external_id}
-            row = await self._act("activities", verb, values)
-            row.created_at = self.call.now
-            self.rows[plan.external_id] = row
+            self.rows[plan.external_id] = await self._act("activities", verb, values)
 
     async def _create(self, name: str, external_id: str, values: dict[str, Any]) -> None:
         resource = self.call.registry[name]
-        row = await operations.create(self.call, resource, {**values, "external_id": external_id})
-        # The group is sent at its last moment, which is not when this was entered.
-        row.created_at = self.call.now
-        self.rows[external_id] = row
+        self.rows[external_id] = await operations.create(self.call, resource, {**values, "external_id": external_id})
 
     async def _act(self, name: str, verb: str, values: dict[str, Any], external_id: str | None = None) -> Any:
         resource = self.call.registry[name]
@@ -252,18 +246,16 @@ def chapters(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def group_steps(steps: Iterable[Step]) -> list[list[Step]]:
-    """Return the steps in the order they can be taken, in groups that are sent together.
+    """Return the steps of a chapter in the order they can be taken, in groups that are sent together.
 
     A group never touches the same record twice, since the audit log would then show the two changes as one.
     """
-    seen: dict[tuple[int, int, str], int] = {}
-    keyed: list[tuple[tuple[int, int, int], Step]] = []
+    turns: Counter[tuple[int, str]] = Counter()
+    keyed: list[tuple[tuple[int, int], Step]] = []
     for step in sorted(steps, key=lambda step: step.at):
-        window = step.at.toordinal() // WINDOW_DAYS
-        subject = (window, step.phase, step.plan.external_id)
-        # The second thing that happens to the same deal in a window comes after the first.
-        seen[subject] = turn = seen.get(subject, -1) + 1
-        keyed.append(((window, step.phase, turn), step))
+        subject = (step.phase, step.plan.external_id)
+        keyed.append(((step.phase, turns[subject]), step))
+        turns[subject] += 1
     keyed.sort(key=lambda pair: pair[0])
     return [[step for _, step in group] for _, group in groupby(keyed, key=lambda pair: pair[0])]
 

@@ -13,7 +13,7 @@ from partywall.rls import Roles, expected_policies, expected_privileges
 from partywall.tables import Classification, TableClass
 from partywall.verify import Finding, Report, verify
 from rowhouse.core.db import Base
-from rowhouse.core.migrate import Addresses
+from rowhouse.migrate import Addresses
 
 EXEMPT = {
     "alembic_version": "which migrations have run; no role of the program reaches it",

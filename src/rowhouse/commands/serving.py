@@ -22,10 +22,10 @@ from granian.constants import Interfaces
 
 from rowhouse.commands import demo
 from rowhouse.commands.session import console
-from rowhouse.core.migrate import find_addresses
-from rowhouse.core.migrate import migrate as run_migrations
 from rowhouse.embedded import postgres
 from rowhouse.logs import configure_logs
+from rowhouse.migrate import find_addresses
+from rowhouse.migrate import migrate as run_migrations
 from rowhouse.settings import Settings
 from rowhouse.worker import run_worker
 

@@ -15,11 +15,11 @@ from partywall import Tenant, system_scope
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Database, open_database
 from rowhouse.core.errors import Invalid
-from rowhouse.core.migrate import Addresses, find_addresses
 from rowhouse.core.resource import Registry
 from rowhouse.identity import tenants
 from rowhouse.identity.members import system_principal
 from rowhouse.identity.provided import provide
+from rowhouse.migrate import Addresses, find_addresses
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rowhouse.commands.isolation import check_isolation
 from rowhouse.commands.session import JsonOption, console
-from rowhouse.core.migrate import find_addresses
+from rowhouse.migrate import find_addresses
 from rowhouse.settings import Settings
 
 

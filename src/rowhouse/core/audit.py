@@ -72,6 +72,7 @@ def _stamp_and_record(session: CallSession, _context: Any, _instances: Any) -> N
     if call is None:
         return
     entries = [*_created(session, call), *_changed(session, call), *_deleted(session)]
+    session.written += len(entries)
     for verb, row, changes in entries:
         session.add(entry(call, verb, row, changes, _moment(session, call, row)))
 

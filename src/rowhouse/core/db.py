@@ -150,11 +150,13 @@ class CallSession(TenantSession):
     """The tenant session of one operation call; the audit listeners are bound to this class.
 
     moments: under what pending changes were made, by the state of their row; the audit log takes it from here.
+    written: how many changes it has recorded so far.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.moments: dict[Any, Any] = {}
+        self.written = 0
 
     def known_row(self, model: type[_Row], row_id: UUID) -> _Row | None:
         """Return a row this session has loaded or added, without a statement; else None."""
@@ -312,8 +314,14 @@ def open_database(urls: dict[str, str], roles: Roles, *, pool_size: int = 10) ->
     """
 
     def engine(name: str, size: int) -> AsyncEngine:
+        # An error's text would otherwise carry the values of the statement into the log.
         return create_async_engine(
-            urls[name], pool_size=size, max_overflow=size, pool_pre_ping=True, connect_args={"prepare_threshold": None}
+            urls[name],
+            pool_size=size,
+            max_overflow=size,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={"prepare_threshold": None},
         )
 
     return Database(engine("app", pool_size), engine("identity", max(2, pool_size // 2)), engine("operator", 2), roles)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from rowhouse.core.audit import AuditEntry, changes_of, entry
 from rowhouse.core.call import Call
@@ -121,7 +121,7 @@ async def update(
     _check_version(row, version)
     _may_edit(call, row)
     _not_archived(row)
-    before = {name: getattr(row, name) for name in values if hasattr(row, name)}
+    before, written = {name: getattr(row, name) for name in values if hasattr(row, name)}, call.session.sync_session.written
     await check_references(call, resource, {n: v for n, v in values.items() if before.get(n) != v})
     replaced = resource.replace.get("update")
     if replaced is not None:
@@ -130,7 +130,9 @@ async def update(
         assign(row, values)
     changed = {name: old for name, old in before.items() if getattr(row, name) != old}
     if changed or replaced is not None:
-        await _finish(call, resource, Change(row, "update", changed))
+        # A module's own update may have written already, to the row or to its parts.
+        own = replaced is not None and (call.session.sync_session.written != written or bool(changes_of(row)))
+        await _finish(call, resource, Change(row, "update", changed), is_change=bool(changed) or own)
     return row
 
 
@@ -158,6 +160,9 @@ async def delete(
 
 async def remove(call: Call, resource: Resource, row: Any) -> None:
     """Remove a loaded row, with its check and event; for operations that have asked for permission already."""
+    if inspect(row).pending:
+        call.session.expunge(row)
+        return
     await call.session.delete(row)
     try:
         await _finish(call, resource, Change(row, "delete"))
@@ -185,6 +190,7 @@ async def act(
         _check_version(row, version)
         if not action.reads:
             _may_edit(call, row)
+            _not_archived(row)
         result = await action.run(call, row, values)
     call.note_changes()
     await call.flush()
@@ -317,10 +323,10 @@ async def _toggle_archive(call: Call, resource: Resource, row_id: UUID, verb: st
     return row
 
 
-async def _finish(call: Call, resource: Resource, change: Change) -> None:
+async def _finish(call: Call, resource: Resource, change: Change, *, is_change: bool = True) -> None:
     if resource.check is not None:
         await resource.check(call, change)
-    if resource.kind is Kind.RECORD and (change.verb != "update" or changes_of(change.row)):
+    if resource.kind is Kind.RECORD and is_change:
         past = {"create": "created", "update": "updated", "archive": "archived", "restore": "restored", "delete": "deleted"}
         call.emit(f"{resource.group}.{resource.singular}_{past[change.verb]}", id=str(change.row.id))
     call.note_changes()

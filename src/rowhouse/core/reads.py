@@ -22,7 +22,8 @@ from rowhouse.core.call import Call
 from rowhouse.core.errors import Invalid, NotFound
 from rowhouse.core.filters import Filters
 from rowhouse.core.resource import Column, Resource
-from rowhouse.core.schemas import clean_text, is_nullable, python_type
+from rowhouse.core.schemas import is_nullable, python_type
+from rowhouse.core.text import clean_text
 
 LARGEST_PAGE = 100
 

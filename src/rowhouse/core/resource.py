@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from sqlalchemy import Table
 from sqlalchemy.orm import InstrumentedAttribute
 
 from partywall import TenantScoped
 from rowhouse.core.permissions import READS, Capability, Permission, Role
+from rowhouse.core.text import clean_text
 
 Column = InstrumentedAttribute[Any]
 
@@ -59,6 +60,13 @@ class Input(BaseModel):
     """Base of every input class of an action, a report or a replaced verb: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _clean(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [clean_text(item) if isinstance(item, str) else item for item in value]
+        return clean_text(value) if isinstance(value, str) and not isinstance(value, StrEnum) else value
 
 
 class NoInput(Input):

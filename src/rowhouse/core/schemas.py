@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache, partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, create_model
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -25,29 +24,14 @@ from sqlalchemy import (
 from sqlalchemy import Column as TableColumn
 
 from rowhouse.core.resource import Column, Resource
+from rowhouse.core.text import PointInTime, clean_text
 
 _LONGEST_TEXT = 100_000
-_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 _RANGES: dict[type, tuple[int, int]] = {
     SmallInteger: (-(2**15), 2**15 - 1),
     BigInteger: (-(2**63), 2**63 - 1),
     Integer: (-(2**31), 2**31 - 1),
 }
-
-
-def clean_text(value: str) -> str:
-    """Return text trimmed and in Unicode form C.
-
-    Raises ValueError for NUL and other control characters (line breaks and tabs may stay), lone surrogates, and
-    characters that reverse the reading order, which can disguise one name as another.
-    """
-    text = unicodedata.normalize("NFC", value).strip()
-    for character in text:
-        if character in _BIDI:
-            raise ValueError("remove the characters that change the reading direction")
-        if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\r\t":
-            raise ValueError("remove the control characters")
-    return text
 
 
 def _short(value: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +85,7 @@ def _plain_type(kind: Any) -> Any:
     if isinstance(kind, Boolean):
         return bool
     if isinstance(kind, DateTime):
-        return AwareDatetime
+        return PointInTime
     if isinstance(kind, Date):
         return date
     return Annotated[dict[str, Any], AfterValidator(_short)]

@@ -19,7 +19,7 @@ from partywall import Tenant, uuid7
 from partywall.errors import ResolutionError
 from partywall.resolve import normalise_host
 from rowhouse.core.errors import Conflict, Invalid
-from rowhouse.core.schemas import clean_text
+from rowhouse.core.text import clean_text
 from rowhouse.identity.models import Membership, TenantRow, TenantStatus, User, UserStatus
 
 SERVED = (TenantStatus.ACTIVE.value, TenantStatus.SUSPENDED.value)

@@ -18,7 +18,7 @@ from partywall.resolve import RESERVED_SLUGS
 from rowhouse.core.db import AsyncSystemSession, Database
 from rowhouse.core.errors import Conflict, Invalid, NotFound
 from rowhouse.core.permissions import Role
-from rowhouse.core.schemas import clean_text
+from rowhouse.core.text import clean_text
 from rowhouse.identity.models import Membership, PlatformAudit, TenantRow, TenantStatus
 from rowhouse.identity.passwords import check_password, hash_password
 from rowhouse.identity.people import NewAccount, may_be_added, normalise_email, open_account, tenant_of

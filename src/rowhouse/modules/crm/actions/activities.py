@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from sqlalchemy import func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -14,6 +14,7 @@ from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Invalid
 from rowhouse.core.references import references
 from rowhouse.core.resource import Change, Input, NoInput, action
+from rowhouse.core.text import PointInTime
 from rowhouse.modules.crm.models import Account, CRMActivity, CRMContact, Opportunity
 from rowhouse.modules.crm.states import ActivityStatus, ActivityType, Direction, Priority
 
@@ -43,29 +44,29 @@ class Log(_About):
     """Something that was done; now, unless said otherwise."""
 
     outcome: str | None = Field(None, max_length=2000)
-    completed_at: AwareDatetime | None = None
+    completed_at: PointInTime | None = None
 
 
 class Schedule(_About):
     """Something to do: when it takes place, or until when."""
 
-    scheduled_at: AwareDatetime | None = None
-    due_at: AwareDatetime | None = None
+    scheduled_at: PointInTime | None = None
+    due_at: PointInTime | None = None
 
 
 class Complete(Input):
     """How it went."""
 
     outcome: str | None = Field(None, max_length=2000)
-    completed_at: AwareDatetime | None = None
+    completed_at: PointInTime | None = None
     duration_minutes: int | None = Field(None, ge=0, le=1440)
 
 
 class Reschedule(Input):
     """The new time; what is not named stays."""
 
-    scheduled_at: AwareDatetime | None = None
-    due_at: AwareDatetime | None = None
+    scheduled_at: PointInTime | None = None
+    due_at: PointInTime | None = None
 
 
 @action(input=Log, on="collection")
@@ -167,6 +168,7 @@ async def _add(call: Call, data: Log | Schedule, **state: Any) -> CRMActivity:
     call.session.add(activity)
     await _complete(call, activity, is_new=True)
     _touch(call, activity)
+    call.emit("crm.crm_activity_created", id=str(activity.id))
     return activity
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import inspect, select
 
 from rowhouse.core.call import Call
@@ -16,7 +16,7 @@ from rowhouse.core.errors import Conflict, Invalid, ReferenceNotFound
 from rowhouse.core.numbers import next_number
 from rowhouse.core.operations import assign
 from rowhouse.core.resource import Change, Input
-from rowhouse.core.schemas import clean_text
+from rowhouse.core.text import PointInTime, clean_text
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.actions.deals import change_stage, place
 from rowhouse.modules.crm.actions.known import default_pipeline, first_stage, known, last_rank, pipelines, stage_of, take_over
@@ -52,8 +52,8 @@ class DealExtra(Input):
     forecast_category: ForecastCategory | None = None
     lines: list[LineInput] | None = Field(None, max_length=_MANY_LINES)
     contacts: list[DealContactInput] | None = Field(None, max_length=_MANY_PEOPLE)
-    opened_at: AwareDatetime | None = None
-    closed_at: AwareDatetime | None = None
+    opened_at: PointInTime | None = None
+    closed_at: PointInTime | None = None
 
 
 class DealCreate(DealExtra):

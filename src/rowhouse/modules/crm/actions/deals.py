@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Forbidden, Invalid, ReferenceNotFound
 from rowhouse.core.permissions import Role
 from rowhouse.core.references import references
 from rowhouse.core.resource import Input, action
+from rowhouse.core.text import PointInTime
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.actions.known import first_stage, pipelines, stage_of
 from rowhouse.modules.crm.actions.stages import enter_stage, rank_between
@@ -33,7 +34,7 @@ class Win(Input):
     """How a deal was won: in the pipeline's first WON stage and now, unless said otherwise."""
 
     stage_id: UUID | None = None
-    closed_at: AwareDatetime | None = None
+    closed_at: PointInTime | None = None
     note: str | None = Field(None, max_length=2000)
 
 
@@ -44,7 +45,7 @@ class Lose(Input):
     detail: str | None = Field(None, max_length=2000)
     competitor_account_id: UUID | None = None
     stage_id: UUID | None = None
-    closed_at: AwareDatetime | None = None
+    closed_at: PointInTime | None = None
 
 
 class Reopen(Input):

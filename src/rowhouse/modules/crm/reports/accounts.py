@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import and_, func, literal, or_, select
 from sqlalchemy.orm import aliased
 
 from rowhouse.core.call import Call
 from rowhouse.core.resource import Input, NoInput, report
+from rowhouse.core.text import PointInTime
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.models import Account, CRMActivity, Opportunity, OpportunityStageHistory, PipelineStage
 from rowhouse.modules.crm.states import StageType
@@ -21,7 +22,7 @@ from rowhouse.modules.crm.states import StageType
 class TimelineParams(Input):
     """Where to go on: before and before_id are next_before and next_before_id of the page before."""
 
-    before: AwareDatetime | None = None
+    before: PointInTime | None = None
     before_id: UUID | None = None
     limit: int = Field(50, ge=1, le=200)
 

@@ -125,8 +125,8 @@ def differences(connection: Connection, roles: Roles) -> None:
 def migrations_folder() -> Path:
     """Return the folder of the migrations: beside the sources, or inside the installed package."""
     here = Path(__file__).resolve()
-    beside = here.parents[3] / "migrations"
-    return beside if (beside / "env.py").exists() else here.parents[1] / "migrations"
+    beside = here.parents[2] / "migrations"
+    return beside if (beside / "env.py").exists() else here.parent / "migrations"
 
 
 def _config(connection: Connection, roles: Roles) -> Config:
