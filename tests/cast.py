@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import httpx
+from click.testing import Result
 
 from partywall import Tenant
 from rowhouse.core.call import Call
@@ -43,3 +44,4 @@ class World:
 
 
 CallMaker = Callable[[Person], AbstractAsyncContextManager[Call]]
+Command = Callable[..., Result]

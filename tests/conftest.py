@@ -8,11 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
-from cast import PASSWORD, CallMaker, Person, TenantMaker, World
+from cast import PASSWORD, CallMaker, Command, Person, TenantMaker, World
 from layers import take_away
 from partywall import Tenant, system_scope
 from rowhouse.app import create_app
+from rowhouse.cli import app as commands
 from rowhouse.core import clock
 from rowhouse.core.call import open_call
 from rowhouse.core.db import Database, open_database
@@ -193,3 +196,24 @@ async def rows_a(world: World, registry: Registry) -> Rows:
 @pytest.fixture(scope="session")
 async def rows_b(world: World, registry: Registry) -> Rows:
     return await _fill(world.people["owner_b"], registry)
+
+
+@pytest.fixture
+def command(settings: Settings, addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command; an unexpected failure fails the test."""
+    assert settings.database_url is not None
+    assert settings.secret_key is not None
+    monkeypatch.setenv("DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("ROWHOUSE_SECRET_KEY", settings.secret_key.get_secret_value())
+    monkeypatch.setenv("ROWHOUSE_LOG_LEVEL", "error")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: str, fails: type[Exception] | None = None) -> Result:
+        result = CliRunner().invoke(commands, [str(word) for word in words])
+        if fails is not None:
+            assert isinstance(result.exception, fails), (words, result.output, result.exception)
+        else:
+            assert result.exit_code == 0, (words, result.output, result.exception)
+        return result
+
+    return run

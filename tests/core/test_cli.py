@@ -10,37 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
-from cast import PASSWORD
+from cast import PASSWORD, Command
 from rowhouse.cli import app as commands
 from rowhouse.core.errors import Conflict, Invalid, NotFound
-from rowhouse.migrate import Addresses
-from rowhouse.settings import Settings
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def command(settings: Settings, addresses: Addresses, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run a command; an unexpected failure fails the test."""
-    assert settings.database_url is not None
-    assert settings.secret_key is not None
-    monkeypatch.setenv("DATABASE_URL", settings.database_url)
-    monkeypatch.setenv("ROWHOUSE_SECRET_KEY", settings.secret_key.get_secret_value())
-    monkeypatch.setenv("ROWHOUSE_LOG_LEVEL", "error")
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words: str, fails: type[Exception] | None = None) -> Result:
-        result = CliRunner().invoke(commands, [str(word) for word in words])
-        if fails is not None:
-            assert isinstance(result.exception, fails), (words, result.output, result.exception)
-        else:
-            assert result.exit_code == 0, (words, result.output, result.exception)
-        return result
-
-    return run
 
 
 def new_workspace(command: Command) -> str:

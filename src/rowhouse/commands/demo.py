@@ -6,7 +6,9 @@ import asyncio
 import fcntl
 import os
 import secrets
+import signal
 import sys
+from asyncio.subprocess import Process
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, TypeAdapter
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy import select
 
 from partywall import Tenant, system_scope
@@ -77,21 +79,21 @@ async def ensure_demo(settings: Settings) -> list[Made]:
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     provide(settings)
-    with _one_at_a_time(settings.data_dir / "demo.lock"):
+    with _one_at_a_time(settings.data_dir / "demo.lock") as lock:
         addresses = await asyncio.to_thread(find_addresses, settings)
         database = open_database(addresses.urls, addresses.roles, pool_size=1)
         try:
-            return await _Demo(settings, database, settings.data_dir / "demo.json").ensure()
+            return await _Demo(settings, database, settings.data_dir / "demo.json", lock).ensure()
         finally:
             await database.close()
 
 
 @contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
+def _one_at_a_time(path: Path) -> Iterator[int]:
     with path.open("w") as lock:
         # A second start waits here and then finds everything made.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock.fileno()
 
 
 @dataclass(slots=True)
@@ -101,6 +103,7 @@ class _Demo:
     settings: Settings
     database: Database
     path: Path
+    lock: int
     kept: dict[str, _Kept] = field(default_factory=dict)
     tenants: dict[str, Tenant] = field(default_factory=dict)
 
@@ -111,7 +114,7 @@ class _Demo:
             await self._ensure_tenant(known)
         unfilled = [slug for slug in self.tenants if not self.kept[slug].key]
         if unfilled:
-            await _fill(self.settings, {slug: self.kept[slug].today for slug in unfilled})
+            await _fill(self.settings, {slug: self.kept[slug].today for slug in unfilled}, self.lock)
         for slug in unfilled:
             await self._make_key(slug)
         return [_made(workspace(slug), self.kept[slug]) for slug in self.tenants]
@@ -181,43 +184,43 @@ def _made(known: Workspace, kept: _Kept) -> Made:
     return Made(known.slug, known.name, kept.email, kept.password, kept.key)
 
 
-async def _fill(settings: Settings, days: dict[str, date]) -> None:
-    """Write the workspaces side by side, each in a process of its own, with a progress bar each."""
+async def _fill(settings: Settings, days: dict[str, date], lock: int) -> None:
+    """Have the workspaces written side by side by other processes, with a progress bar each."""
     columns = (TextColumn("{task.description:<18}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         console.print("Making the demo workspaces: two years of a sales team's work in each.")
         bars = {slug: progress.add_task(workspace(slug).name, total=None) for slug in days}
-        writers = [_write(settings, slug, today, progress, bars[slug]) for slug, today in days.items()]
-        # Each of them goes as far as it gets: what is written now need not be written by the next start.
-        faults = [fault for fault in await asyncio.gather(*writers, return_exceptions=True) if fault is not None]
-    if faults:
-        raise faults[0]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "rowhouse.commands.demo_writing", *(f"{slug}={day}" for slug, day in days.items())),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(settings),
+            # A Ctrl-C reaches this process alone, which ends the others. Should it be killed, they keep the lock until
+            # they notice, so that the next start does not run into them.
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+        try:
+            said = await _follow(process, progress, bars)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+    if process.returncode:
+        last = said.splitlines()[-1] if said else f"exit status {process.returncode}"
+        raise DemoFailed(f"The demo is not complete: {last}. Start again to go on, or start with --no-demo.")
 
 
-async def _write(settings: Settings, slug: str, today: date, progress: Progress, bar: object) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "rowhouse.commands.demo_writing", slug, today.isoformat()),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=_environment(settings),
-        # A Ctrl-C reaches this process alone; it ends the others itself.
-        start_new_session=True,
-    )
+async def _follow(process: Process, progress: Progress, bars: dict[str, TaskID]) -> str:
+    """Show what the writers report and return what they complained of."""
     assert process.stdout is not None
     assert process.stderr is not None
-    try:
-        async for line in process.stdout:
-            done, total = map(int, line.split())
-            progress.update(bar, completed=done, total=total)  # type: ignore[arg-type]  # rich's TaskID
-        said = (await process.stderr.read()).decode(errors="replace").strip()
-        code = await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if code:
-        last = said.splitlines()[-1] if said else f"exit status {code}"
-        raise DemoFailed(f"The demo workspace {slug} is not complete: {last}. Start again to go on, or start with --no-demo.")
+    async for line in process.stdout:
+        slug, done, total = line.decode().split()
+        progress.update(bars[slug], completed=int(done), total=int(total))
+    said = await process.stderr.read()
+    await process.wait()
+    return said.decode(errors="replace").strip()
 
 
 def _environment(settings: Settings) -> dict[str, str]:

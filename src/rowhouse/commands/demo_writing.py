@@ -1,13 +1,14 @@
-"""Writes a demo workspace through the operations: `python -m rowhouse.commands.demo_writing central 2026-05-31`.
+"""Writes demo workspaces through the operations: `python -m rowhouse.commands.demo_writing central=2026-05-31 …`.
 
-Each person of the workspace acts under their own name, at the time the story says. A chapter of the story is one
-transaction, marked in the audit log by its batch id, so an interrupted writing goes on where it stopped. The process is
-one of three that run side by side and reports on standard output as lines "done total".
+Each person of a workspace acts under their own name, at the time the story says. A chapter of the story is one
+transaction, marked in the audit log by its batch id, so an interrupted writing goes on where it stopped. The workspaces
+are written side by side, each by a process of its own; what is done is told on standard output: "central 120 8000".
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -260,10 +261,27 @@ def group_steps(steps: Iterable[Step]) -> list[list[Step]]:
     return [[step for _, step in group] for _, group in groupby(keyed, key=lambda pair: pair[0])]
 
 
-async def _main(slug: str, today: date) -> None:
+def main(named: Sequence[str]) -> int:
+    """Write the workspaces named with their days and return the exit status: 0 when all are complete."""
+    # What is imported is shared by the forks; elsewhere forking with network libraries loaded is not safe.
+    multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn")
+    pairs = [name.split("=") for name in named]
+    writers = [multiprocessing.Process(target=_write, args=(slug, date.fromisoformat(day))) for slug, day in pairs]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    return 0 if all(writer.exitcode == 0 for writer in writers) else 1
+
+
+def _write(slug: str, today: date) -> None:
+    asyncio.run(_write_named(slug, today))
+
+
+async def _write_named(slug: str, today: date) -> None:
     settings = Settings()
     provide(settings)
-    addresses = await asyncio.to_thread(find_addresses, settings)
+    addresses = find_addresses(settings)
     database = open_database(addresses.urls, addresses.roles, pool_size=1)
     if settings.embedded:
         # The same few statements thousands of times; a pooler, which would mind their being prepared, is not in between.
@@ -271,7 +289,8 @@ async def _main(slug: str, today: date) -> None:
     try:
         with system_scope(reason=REASON):
             tenant = await find_tenant(database, slug)
-        await write_workspace(database, Registry(RESOURCES), tenant, plan_workspace(slug, today), report=_print)
+        plan = plan_workspace(slug, today)
+        await write_workspace(database, Registry(RESOURCES), tenant, plan, report=partial(_print, slug))
     finally:
         await database.close()
 
@@ -280,10 +299,10 @@ def _prepare_statements(connection: Any, _record: Any) -> None:
     connection.driver_connection.prepare_threshold = 0
 
 
-def _print(done: int, total: int) -> None:
-    # A broken pipe ends the process, and with it the open chapter, when the parent is gone.
-    print(done, total, flush=True)  # noqa: T201  # the parent reads it
+def _print(slug: str, done: int, total: int) -> None:
+    # A broken pipe ends the process, and with it the open chapter, when the one who started it is gone.
+    print(slug, done, total, flush=True)  # noqa: T201  # the other process reads it
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], date.fromisoformat(sys.argv[2])))
+    sys.exit(main(sys.argv[1:]))
