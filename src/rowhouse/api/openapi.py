@@ -151,6 +151,9 @@ def _verb(resource: Resource, verb: str, row: Document, models: set[type[BaseMod
             return [(f"/{{id}}/{verb}", "post", _json(row), _ref("Nothing"), _if_match(True))]
         case "bulk":
             return [("/bulk", "post", _json(_ref("Bulk")), _ref("BulkRequest"), [_header("Idempotency-Key")])]
+        case "recompute":
+            found = {"type": "object", "required": ["items"], "properties": {"items": {"type": "array", "items": row}}}
+            return [("/recompute", "post", _json(found), _use(models, resource.replace["recompute"].extra), [])]
         case "history":
             return [("/{id}/history", "get", _json(_ref("History")), None, [])] if resource.kind is not Kind.SETTINGS else []
     return []

@@ -229,6 +229,16 @@ def _settings_update(resource: Resource) -> Handler:
     return handler
 
 
+def _recompute(resource: Resource) -> Handler:
+    async def handler(request: Request) -> Response:
+        async with tenant_call(request) as call:
+            plain_params(request, frozenset())
+            rows = await operations.recompute(call, resource, await read_body(request))
+            return json_answer({"items": [row_as_json(resource, row) for row in rows]})
+
+    return handler
+
+
 def _report(resource: Resource, report: Report) -> Handler:
     async def handler(request: Request) -> Response:
         async with tenant_call(request) as call:
@@ -291,6 +301,7 @@ _VERBS: tuple[tuple[str, str | None, str, Callable[[Resource], Handler]], ...] =
     ("POST", "", "create", _create),
     ("GET", "/export", "export", _export),
     ("POST", "/bulk", "bulk", _bulk),
+    ("POST", "/recompute", "recompute", _recompute),
     ("GET", "/{id}", "get", _get),
     ("PATCH", "/{id}", "update", _update),
     ("DELETE", "/{id}", "delete", _delete),

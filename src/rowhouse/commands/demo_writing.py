@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -290,7 +291,7 @@ async def _write_named(slug: str, today: date) -> None:
         with system_scope(reason=REASON):
             tenant = await find_tenant(database, slug)
         plan = plan_workspace(slug, today)
-        await write_workspace(database, Registry(RESOURCES), tenant, plan, report=partial(_print, slug))
+        await write_workspace(database, Registry(RESOURCES), tenant, plan, report=partial(_tell, slug))
     finally:
         await database.close()
 
@@ -299,9 +300,10 @@ def _prepare_statements(connection: Any, _record: Any) -> None:
     connection.driver_connection.prepare_threshold = 0
 
 
-def _print(slug: str, done: int, total: int) -> None:
-    # A broken pipe ends the process, and with it the open chapter, when the one who started it is gone.
-    print(slug, done, total, flush=True)  # noqa: T201  # the other process reads it
+def _tell(slug: str, done: int, total: int) -> None:
+    # One write, so that the processes' lines do not mix. A broken pipe ends the process, and with it the open chapter,
+    # when the one who started it is gone.
+    os.write(sys.stdout.fileno(), f"{slug} {done} {total}\n".encode())
 
 
 if __name__ == "__main__":

@@ -222,6 +222,15 @@ async def change_settings(call: Call, resource: Resource, data: Mapping[str, Any
     return await update(call, resource, row.id, data, version=version)
 
 
+async def recompute(call: Call, resource: Resource, data: Mapping[str, Any]) -> list[Any]:
+    """Compute a rollup's rows anew, as its module declares under `replace`, and return those that were touched."""
+    require(call, resource, "recompute")
+    declared = resource.replace["recompute"]
+    rows: list[Any] = await declared.run(call, parse(declared.extra, data))
+    await call.flush()
+    return rows
+
+
 async def _settings_row(call: Call, resource: Resource) -> Any:
     # The row's id is the tenant's, so that two first readers at once cannot make two rows.
     row: Any = await call.find(resource.model, call.tenant.id)

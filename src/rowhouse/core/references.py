@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import inspect
+from sqlalchemy import Table, inspect
 
 from partywall import TenantScoped
 from rowhouse.core.call import Call
@@ -23,13 +23,13 @@ async def check_references(call: Call, resource: Resource, values: Mapping[str, 
 
 def references(model: type[TenantScoped]) -> Mapping[str, type[TenantScoped]]:
     """Return the columns of a model that name a row of a tenant table, and that table's model."""
-    return _references(inspect(model).local_table.name)
+    return _references(inspect(model).local_table)
 
 
 @cache
-def _references(table: str) -> Mapping[str, type[TenantScoped]]:
+def _references(table: Table) -> Mapping[str, type[TenantScoped]]:
     found: dict[str, type[TenantScoped]] = {}
-    for key in Base.metadata.tables[table].foreign_key_constraints:
+    for key in table.foreign_key_constraints:
         for element in key.elements:
             target, column = element.target_fullname.rsplit(".", 1)
             if column == "id" and target in models_by_table():

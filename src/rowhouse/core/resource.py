@@ -156,11 +156,11 @@ def report(
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """A verb done by the module's own function instead of the machine's: create or update.
+    """A verb done by the module's own function: create, update, or a rollup's recompute.
 
-    run: `async (call, data)` for create, `async (call, row, data)` for update, data being an `input` instance; returns
-    the row.  extra: an input class whose fields are accepted beside the resource's `write` columns; they arrive in the
-    same `data` mapping.
+    run: `async (call, values)` for create, `async (call, row, values)` for update; returns the row. For recompute
+    `async (call, data)` with an `extra` instance; returns the touched rows.  extra: an input class whose fields are
+    accepted beside the resource's `write` columns; they arrive in the same `values`.
     """
 
     run: Run
@@ -295,6 +295,8 @@ def check_declaration(resource: Resource) -> None:
     exposed = {column.key for column in (*resource.filters, *resource.search, *resource.order)}
     if hidden & exposed:
         raise ValueError(f"{resource.name}: hidden columns cannot be filtered, searched or sorted: {hidden & exposed}")
+    if resource.kind is Kind.ROLLUP and "recompute" not in resource.replace:
+        raise ValueError(f"{resource.name}: a rollup says under replace how it is recomputed")
     if "tenant_id" in {column.key for column in resource.write}:
         raise ValueError(f"{resource.name}: tenant_id cannot be written")
     foreign = [column.key for column in (*resource.write, *resource.filters) if column.class_ is not resource.model]
