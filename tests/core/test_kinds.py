@@ -55,7 +55,11 @@ async def count_changes(call: Call, data: Day) -> list[ToyDay]:
 
 
 SETTINGS = Resource(
-    model=ToySettings, name="toy-settings", group="toys", kind=Kind.SETTINGS, write=(ToySettings.greeting, ToySettings.limit)
+    model=ToySettings,
+    name="toy-settings",
+    group="toys",
+    kind=Kind.SETTINGS,
+    write=(ToySettings.greeting, ToySettings.limit),
 )
 DAYS = Resource(
     model=ToyDay,
@@ -66,7 +70,7 @@ DAYS = Resource(
     order=(ToyDay.day,),
     replace={"recompute": Replace(count_changes, Day)},
 )
-A, B = Tenant(uuid7(), "toy-a"), Tenant(uuid7(), "toy-b")
+A, B, NEW = (Tenant(uuid7(), f"toy-{letter}") for letter in "abc")
 OWNER, VIEWER = (Principal("session", uuid7(), None, role) for role in (Role.OWNER, Role.VIEWER))
 
 
@@ -78,7 +82,7 @@ async def toys(settings: Settings) -> AsyncIterator[Database]:
     migrate(found, addresses)
     with create_engine(addresses.owner, poolclass=NullPool).begin() as connection:
         Toys.metadata.create_all(connection)
-        for tenant in (A, B):
+        for tenant in (A, B, NEW):
             connection.exec_driver_sql(
                 "INSERT INTO tenant (id, slug, name, status, timezone, currency, open_edit, created_at)"
                 f" VALUES ('{tenant.id}', '{tenant.slug}', 'Toy', 'ACTIVE', 'UTC', 'USD', true, now())"
@@ -96,11 +100,11 @@ def call_of(database: Database, tenant: Tenant, principal: Principal = OWNER):
 
 
 async def test_settings_begin_with_their_defaults_and_keep_what_is_set(toys: Database) -> None:
-    async with call_of(toys, A) as call:
+    async with call_of(toys, NEW) as call:
         assert (await operations.settings(call, SETTINGS)).greeting == "Hello"
-    async with call_of(toys, A) as call:
+    async with call_of(toys, NEW) as call:
         await operations.change_settings(call, SETTINGS, {"limit": 5}, version=1)
-    async with call_of(toys, A) as call:
+    async with call_of(toys, NEW) as call:
         row = await operations.settings(call, SETTINGS)
         assert (row.greeting, row.limit, row.version) == ("Hello", 5, 2)
         with pytest.raises(StaleVersion):

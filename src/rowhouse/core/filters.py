@@ -8,13 +8,12 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import ARRAY, Boolean, ColumnElement, Date, DateTime, Integer, Numeric, String, and_, false, func, not_, or_
 from sqlalchemy import true as always
 
 from rowhouse.core.errors import Invalid
 from rowhouse.core.resource import Column, Resource
-from rowhouse.core.schemas import python_type
+from rowhouse.core.schemas import python_type, validated
 
 _DEEPEST, _MOST = 5, 50
 _EQUALITY = frozenset({"eq", "ne", "in", "not_in", "is_null"})
@@ -125,10 +124,10 @@ class Filters:
             if day is not None:
                 return self._edge(day, kind, operator)
         if operator in {"contains", "starts_with", "has"}:
-            return _validated(str, value, column.key)
+            return validated(str, value, column.key)
         if isinstance(kind, DateTime) and isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
-            return self._edge(_validated(date, value, column.key), kind, operator)
-        return _validated(python_type(column), value, column.key)
+            return self._edge(validated(date, value, column.key), kind, operator)
+        return validated(python_type(column), value, column.key)
 
     def _edge(self, day: date, kind: Any, operator: str) -> date | datetime:
         if isinstance(kind, Date):
@@ -199,12 +198,5 @@ def add_months(day: date, count: int) -> date:
     return date(year, month + 1, min(day.day, last))
 
 
-def _validated(kind: Any, value: Any, field: str) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        raise Invalid(error.errors()[0]["msg"], code="invalid_value", field=field) from error
-
-
 def _boolean(value: Any, field: str) -> bool:
-    return bool(_validated(bool, value, field))
+    return bool(validated(bool, value, field))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from sqlalchemy import inspect, select
 
 from rowhouse.core.audit import AuditEntry, changes_of, entry
@@ -22,7 +22,7 @@ from rowhouse.core.permissions import READS, Role, allows
 from rowhouse.core.reads import Cursors, Page, Query, as_json, check_query, get_row, list_rows, stream_rows
 from rowhouse.core.references import check_references, models_by_table
 from rowhouse.core.resource import Action, Change, Kind, Report, Resource, parent_table
-from rowhouse.core.schemas import create_schema, update_schema
+from rowhouse.core.schemas import create_schema, update_schema, validated
 
 MOST_IN_BULK = 500
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -308,8 +308,8 @@ async def _one_of_bulk(call: Call, resource: Resource, verb: str, item: Mapping[
     if verb == "create":
         return await create(call, resource, item)
     rest = dict(item)
-    row_id = _typed(UUID, rest.pop("id", None), "id")
-    version = _typed(int | None, rest.pop("version", None), "version")
+    row_id = validated(UUID, rest.pop("id", None), "id")
+    version = validated(int | None, rest.pop("version", None), "version")
     if verb == "update":
         return await update(call, resource, row_id, rest, version=version)
     if rest:
@@ -358,13 +358,6 @@ async def _check_parent(call: Call, resource: Resource, parent_id: UUID | None, 
 def _validated(schema: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
     parsed = parse(schema, data)
     return {name: getattr(parsed, name) for name in parsed.model_fields_set}
-
-
-def _typed(kind: Any, value: Any, field: str) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        raise Invalid(error.errors()[0]["msg"], code="invalid_value", field=field) from error
 
 
 def _fault(problem: Any) -> Fault:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, create_model
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import Column as TableColumn
 
+from rowhouse.core.errors import Invalid
 from rowhouse.core.resource import Column, Resource
 from rowhouse.core.text import PointInTime, clean_text
 
@@ -163,3 +164,11 @@ def _with_extra(name: str, fields: dict[str, Any], resource: Resource, verb: str
 
 def _title(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("-"))
+
+
+def validated(kind: Any, value: Any, field: str) -> Any:
+    """Return a single value in a type.  Raises Invalid (invalid_value), naming the field."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise Invalid(error.errors()[0]["msg"], code="invalid_value", field=field) from error
