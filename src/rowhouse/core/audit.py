@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import event, inspect
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, PassiveFlag, mapped_column
+from sqlalchemy.orm.attributes import get_history
 
 from partywall import TenantScoped, tenant_index
 from rowhouse.core.db import Audited, Base, CallSession, Journal, Record, short_text
@@ -121,15 +122,14 @@ def _deleted(session: CallSession) -> Iterator[tuple[str, Any, dict[str, Any]]]:
 def changes_of(row: Any) -> dict[str, list[Any]]:
     """Return the pending changes of a loaded row as {column: [old, new]}, in JSON values, stamps left out."""
     found: dict[str, list[Any]] = {}
-    state = inspect(row)
-    for attribute in state.mapper.column_attrs:
-        history = state.attrs[attribute.key].history
-        if attribute.key in _STAMPS or not history.has_changes():
-            continue
+    columns = inspect(type(row)).column_attrs
+    # What was never set is not looked at: a row has many more columns than an operation changes.
+    for name in [name for name in inspect(row).committed_state if name in columns and name not in _STAMPS]:
+        history = get_history(row, name, PassiveFlag.PASSIVE_NO_INITIALIZE)
         old = history.deleted[0] if history.deleted else None
         new = history.added[0] if history.added else None
-        if old != new:
-            found[attribute.key] = _redacted(attribute, [jsonable(old), jsonable(new)])
+        if history.has_changes() and old != new:
+            found[name] = _redacted(columns[name], [jsonable(old), jsonable(new)])
     return found
 
 
