@@ -18,7 +18,7 @@ pytest_plugins = ["pytester"]
 def test_the_fixtures_of_the_plugin_are_two_tenants(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_two(tenant_a, tenant_b): assert tenant_a.id != tenant_b.id")
 
-    pytester.runpytest("-p", "partywall.testing", "-p", "no:asyncio").assert_outcomes(passed=1)
+    pytester.runpytest("-p", "no:asyncio").assert_outcomes(passed=1)
 
 
 def test_a_fixture_of_the_plugin_can_be_overridden(pytester: pytest.Pytester) -> None:
@@ -35,7 +35,7 @@ def test_a_fixture_of_the_plugin_can_be_overridden(pytester: pytest.Pytester) ->
         """
     )
 
-    pytester.runpytest("-p", "partywall.testing", "-p", "no:asyncio").assert_outcomes(passed=1)
+    pytester.runpytest("-p", "no:asyncio").assert_outcomes(passed=1)
 
 
 def test_acting_as_a_tenant_opens_its_scope() -> None:
