@@ -98,6 +98,7 @@ async def create_opportunity(call: Call, data: dict[str, Any]) -> Opportunity:
         check_requirements(deal, target)
         await advance_contact(call, primary, Lifecycle.OPPORTUNITY)
     else:
+        _must_say_why(target, columns)
         kind = StageChange(target.type)
         await enter_stage(call, deal, stage=target, kind=kind, at=extra.closed_at or call.now)
         assign(deal, {name: columns[name] for name in ("lost_reason", "lost_detail") if name in columns})
@@ -219,6 +220,7 @@ async def _follow_stage(call: Call, deal: Opportunity, extra: _Extra, columns: d
     stage = await stage_of(call, pipeline_id, extra.stage_id, "stage_id")
     if stage.type == StageType.OPEN:
         _must_not_be_closed(extra)
+    _must_say_why(stage, columns)
     await change_stage(call, deal, stage, at=extra.closed_at or call.now, note=None)
     assign(deal, {name: columns[name] for name in ("lost_reason", "lost_detail") if name in columns})
     deal.board_rank = await last_rank(call, stage.id)
@@ -229,6 +231,11 @@ async def _change_pipeline(call: Call, deal: Opportunity, stage: PipelineStage) 
         raise Conflict("Only an open deal changes its pipeline, into an open stage.", code="deal_closed", field="pipeline_id")
     await enter_stage(call, deal, stage=stage, kind=StageChange.PIPELINE_CHANGED, at=call.now)
     deal.board_rank = await last_rank(call, stage.id)
+
+
+def _must_say_why(stage: PipelineStage, columns: dict[str, Any]) -> None:
+    if stage.type == StageType.LOST and not columns.get("lost_reason"):
+        raise Invalid("Say why the deal was lost.", code="lost_reason_required", field="lost_reason")
 
 
 def _must_not_be_closed(extra: _Extra) -> None:
