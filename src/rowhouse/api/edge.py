@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -10,6 +11,7 @@ from typing import Any
 import structlog
 
 from partywall import uuid7
+from rowhouse.api.problems import failed
 from rowhouse.api.system import REQUESTS, SECONDS
 from rowhouse.core.errors import TooLarge
 
@@ -20,6 +22,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 _log = structlog.get_logger()
 _TOO_LARGE = "The body is larger than this server accepts; send less, or import a file."
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+# A client that stops reading must not hold a transaction, and with it a connection, for ever.
+_SEND_LIMIT_S = 30
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
 
 
@@ -43,6 +48,14 @@ class Edge:
         started = time.perf_counter()
         try:
             await self.app(scope, self._limited(scope, receive), answer)
+        except Exception as error:
+            # What the layers around the routes raise: the look-ups of the resolvers, above all.
+            if answer.status:
+                raise
+            found = failed(error)
+            headers = [*found.raw_headers]
+            await answer({"type": "http.response.start", "status": found.status_code, "headers": headers})
+            await answer({"type": "http.response.body", "body": bytes(found.body)})
         finally:
             _report(scope, seen, answer.status or 500, time.perf_counter() - started)
 
@@ -77,7 +90,7 @@ class _Answer:
             self.status = message["status"]
             extra = [(b"x-request-id", self._request_id.encode()), (b"x-content-type-options", b"nosniff")]
             message["headers"] = [*message.get("headers", []), *extra]
-        await self._send(message)
+        await asyncio.wait_for(self._send(message), _SEND_LIMIT_S)
 
 
 def _request_id(scope: Scope) -> str:
@@ -86,8 +99,9 @@ def _request_id(scope: Scope) -> str:
 
 
 def _report(scope: Scope, seen: MutableMapping[str, Any], status: int, seconds: float) -> None:
-    REQUESTS.labels(scope["method"], seen["route"], str(status)).inc()
-    SECONDS.labels(scope["method"], seen["route"]).observe(seconds)
+    method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+    REQUESTS.labels(method, seen["route"], str(status)).inc()
+    SECONDS.labels(method, seen["route"]).observe(seconds)
     _log.info("request", method=scope["method"], **seen, status=status, ms=round(seconds * 1000, 1))
 
 

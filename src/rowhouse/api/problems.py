@@ -10,9 +10,10 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from pydantic_core import to_json
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from partywall.errors import NoTenant, PartywallError
 from rowhouse.core.errors import BadRequest, Conflict, RowhouseError, Unavailable
@@ -59,30 +60,35 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return _plain(error.status_code, _HTTP_CODES.get(error.status_code, "http_error"), error.headers)
 
-    async def kernel(request: Request, error: Exception) -> Response:
+    async def kernel(_request: Request, error: Exception) -> Response:
         if isinstance(error, NoTenant):
             return answer(BadRequest("Choose a workspace: use its host, or send X-Tenant-ID.", code="tenant_required"))
-        return await defect(request, error)
-
-    async def database(_request: Request, error: Exception) -> Response:
-        if getattr(getattr(error, "orig", None), "sqlstate", "") in _TRY_AGAIN:
-            return answer(Conflict("Somebody changed the same records; try again.", code="try_again", retry_after_s=1))
-        if isinstance(error, DBAPIError) and not isinstance(error, OperationalError):
-            return await defect(_request, error)
-        _log.error("database_unavailable", error=type(error).__name__)
-        return answer(Unavailable("The database is not answering; try again shortly."))
+        return failed(error)
 
     async def defect(_request: Request, error: Exception) -> Response:
-        # The text of an unexpected error may hold another record's values, so it goes to the log alone.
-        _log.error("unexpected_error", exc_info=error)
-        return _plain(500, "internal_error", None)
+        return failed(error)
 
     app.add_exception_handler(RowhouseError, known)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(PartywallError, kernel)
-    app.add_exception_handler(DBAPIError, database)
-    app.add_exception_handler(PoolTimeout, database)
-    app.add_exception_handler(Exception, defect)
+    for expected in (DBAPIError, PoolTimeout, ClientDisconnect, Exception):
+        app.add_exception_handler(expected, defect)
+
+
+def failed(error: Exception) -> Response:
+    """Return the answer to an error nobody asked for; its text goes to the log alone, since it may hold other records."""
+    if isinstance(error, ClientDisconnect):
+        return _plain(400, "client_left", None)
+    if getattr(getattr(error, "orig", None), "sqlstate", "") in _TRY_AGAIN:
+        return answer(Conflict("Somebody changed the same records; try again.", code="try_again", retry_after_s=1))
+    if isinstance(error, PoolTimeout):
+        _log.error("database_busy")
+        return answer(Unavailable("Too much is going on at once; try again shortly.", code="busy", retry_after_s=5))
+    if isinstance(error, OperationalError | InterfaceError):
+        _log.error("database_unavailable", error=type(error).__name__)
+        return answer(Unavailable("The database is not answering; try again shortly.", retry_after_s=5))
+    _log.error("unexpected_error", exc_info=error)
+    return _plain(500, "internal_error", None)
 
 
 def _plain(status: int, code: str, headers: Mapping[str, str] | None) -> Response:

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 
 from partywall.errors import NoTenant
 from partywall.resolve import Resolution
+from rowhouse.core import operations
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Database
 from rowhouse.core.errors import BadRequest, Forbidden, Invalid, Unauthenticated
@@ -214,8 +215,12 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None
     return Response(to_json(value), status_code=status, media_type="application/json", headers=found)
 
 
-async def once(request: Request, call: Call, body: Mapping[str, Any], run: Any) -> Response:
-    """Run a POST's work, or repeat the answer it got before when the caller sent the same Idempotency-Key."""
+async def once(request: Request, call: Call, body: Mapping[str, Any], *, needs: tuple[Resource, str], run: Any) -> Response:
+    """Run a POST's work, or repeat the answer it got before when the caller sent the same Idempotency-Key.
+
+    needs: the resource and verb whose permission is asked before anything is repeated.
+    """
+    operations.require(call, *needs)
     key = request.headers.get("idempotency-key")
     if key is None:
         answer: Response = await run()

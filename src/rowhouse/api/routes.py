@@ -104,7 +104,7 @@ def _create(resource: Resource) -> Handler:
                 place = f"{request.url.path.rstrip('/')}/{row.id}"
                 return _row_answer(resource, row, status=201, headers={"location": place})
 
-            return await once(request, call, body, work)
+            return await once(request, call, body, needs=(resource, "create"), run=work)
 
     return handler
 
@@ -166,7 +166,7 @@ def _bulk(resource: Resource) -> Handler:
                 done = await operations.bulk(call, resource, verb, items)
                 return json_answer({"items": [_bulk_line(item) for item in done]})
 
-            return await once(request, call, body, work)
+            return await once(request, call, body, needs=(resource, "bulk"), run=work)
 
     return handler
 
@@ -261,7 +261,9 @@ def _action(resource: Resource, action: Action) -> Handler:
                 found = await operations.act(call, resource, action, body, row_id=row_id, version=version)
                 return _action_answer(call, found)
 
-            return await work() if action.reads else await once(request, call, body, work)
+            if action.reads or action.shown_once:
+                return await work()
+            return await once(request, call, body, needs=(resource, action.name), run=work)
 
     return handler
 

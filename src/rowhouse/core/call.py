@@ -54,7 +54,7 @@ class Call:
     ip: str = ""
     reason: str = ""
     batch_id: UUID | None = None
-    jobs: list[tuple[str, UUID]] = field(default_factory=list)
+    is_live: bool = True
     numbers: dict[str, list[int]] = field(default_factory=dict)
     derived: dict[Derive, set[UUID]] = field(default_factory=dict)
     _deferred: bool = False
@@ -121,14 +121,19 @@ class Call:
         """Return whether writes are being collected."""
         return self._deferred
 
+    def tick(self) -> None:
+        """Let a call of the present count from now on; after waiting for a lock, it comes after whoever held it."""
+        if self.is_live:
+            self.now = clock.utc_now()
+
     @contextmanager
     def at(self, now: datetime) -> Iterator[None]:
         """Let the enclosed operations count as having happened at another moment (imports of dated history)."""
-        before, self.now = self.now, now
+        before, self.now, self.is_live = (self.now, self.is_live), now, False
         try:
             yield
         finally:
-            self.now = before
+            self.now, self.is_live = before
 
     async def load(self, model: type[_Row], row_id: UUID, *, lock: bool = False) -> _Row:
         """Return a row of this tenant, archived ones included.
@@ -172,6 +177,7 @@ async def open_call(
 
     about: request_id, ip, reason, now.
     """
+    about.setdefault("is_live", "now" not in about)
     about.setdefault("now", clock.utc_now())
     # Deferred constraints speak up at the commit, so the whole transaction is answered for.
     with tenant_scope(tenant), write_failures():

@@ -47,7 +47,7 @@ async def earlier_answer(call: Call, key: str, request: bytes) -> Answer | None:
 
     Raises Invalid (idempotency_mismatch) when the key came with another request.
     """
-    subject = call.principal.subject_id
+    subject = _holder(call)
     if not 1 <= len(key) <= 200 or subject is None:
         raise Invalid("Idempotency-Key is 1 to 200 characters.", code="invalid_value", field="Idempotency-Key")
     await call.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < call.now - KEPT))
@@ -69,10 +69,11 @@ async def keep_answer(call: Call, key: str, request: bytes, answer: Answer) -> N
 
     Raises Conflict (request_in_progress) when the same key is being worked on at this moment; nothing was done twice.
     """
-    assert call.principal.subject_id is not None
+    holder = _holder(call)
+    assert holder is not None
     call.session.add(
         IdempotencyKey(
-            subject_id=call.principal.subject_id,
+            subject_id=holder,
             key=key,
             request_hash=_hash(request),
             status=answer.status,
@@ -88,6 +89,11 @@ async def keep_answer(call: Call, key: str, request: bytes, answer: Answer) -> N
         raise Conflict(
             "A request with this Idempotency-Key was just carried out; repeat it to get its answer.", code="request_in_progress"
         ) from error
+
+
+def _holder(call: Call) -> UUID | None:
+    # The credential and not the person: a narrower key must not be told what a wider one was answered.
+    return call.principal.credential_id or call.principal.subject_id
 
 
 def _hash(request: bytes) -> str:

@@ -344,6 +344,8 @@ async def _finish(call: Call, resource: Resource, change: Change, *, is_change: 
 
 async def _load(call: Call, resource: Resource, row_id: UUID, *, lock: bool = False, parent_id: UUID | None = None) -> Any:
     row: Any = await call.load(resource.model, row_id, lock=lock)
+    if lock:
+        call.tick()
     if resource.parent is not None and parent_id is not None and getattr(row, resource.parent.key) != parent_id:
         raise NotFound
     return row

@@ -93,7 +93,8 @@ class Action:
     """A named thing that is done to one row, or to the collection.
 
     run: `async (call, row, data)` for a row, `async (call, data)` for the collection; returns a row of the resource, an
-    `output` instance, or None.  reads: it changes nothing (a preview).
+    `output` instance, or None.  reads: it changes nothing (a preview).  shown_once: its answer holds a
+    secret, so it is never kept for an Idempotency-Key.
     """
 
     run: Run
@@ -104,6 +105,7 @@ class Action:
     role: Role
     capability: Capability | None
     reads: bool
+    shown_once: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +131,13 @@ def action(
     role: Role = Role.MEMBER,
     capability: Capability | None = None,
     reads: bool = False,
+    shown_once: bool = False,
 ) -> Callable[[Run], Action]:
     """Turn an async function into an `Action` named after it (underscores become hyphens)."""
 
     def declare(run: Run) -> Action:
         name = run.__name__.strip("_").replace("_", "-")
-        return Action(run, name, input, output, on, role, capability, reads)
+        return Action(run, name, input, output, on, role, capability, reads, shown_once)
 
     return declare
 

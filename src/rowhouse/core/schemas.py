@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache, partial
@@ -50,6 +51,14 @@ def _short(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _written(value: str) -> str:
+    text = clean_text(value)
+    # Joiners and other invisible characters alone would make a name nobody can see or click.
+    if not any(unicodedata.category(character) not in {"Cf", "Zs"} for character in text):
+        raise ValueError("must not be blank")
+    return text
+
+
 def _scaled(value: Decimal, *, scale: int) -> Decimal:
     # As the column will hold it, so that a create answers what a later get answers.
     return value.quantize(Decimal(1).scaleb(-scale))
@@ -68,7 +77,7 @@ def python_type(column: Column) -> Any:
         return Annotated[
             str,
             StringConstraints(max_length=kind.length or _LONGEST_TEXT, pattern=info.get("pattern")),
-            AfterValidator(clean_text),
+            AfterValidator(clean_text if table_column.nullable else _written),
         ]
     if isinstance(kind, Numeric):
         low = info.get("minimum")
@@ -151,7 +160,7 @@ def _output_type(column: Column) -> Any:
     if isinstance(table_column.type, DateTime):
         return datetime
     kind = _plain_type(table_column.type)
-    return dict[str, Any] if kind not in (UUID, bool, date) else kind
+    return dict[str, Any] | list[Any] if kind not in (UUID, bool, date) else kind
 
 
 def _with_extra(name: str, fields: dict[str, Any], resource: Resource, verb: str) -> type[BaseModel]:

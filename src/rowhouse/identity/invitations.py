@@ -73,7 +73,7 @@ class Accepted:
     tenant: Tenant
 
 
-@action(input=Invite, output=Invited, on="collection", role=Role.ADMIN, capability=Capability.MEMBERS_MANAGE)
+@action(input=Invite, output=Invited, on="collection", role=Role.ADMIN, capability=Capability.MEMBERS_MANAGE, shown_once=True)
 async def invite(call: Call, data: Invite) -> Invited:
     """Invite an address and return the token once; an open invitation of the address is renewed.
 
@@ -86,7 +86,7 @@ async def invite(call: Call, data: Invite) -> Invited:
     return Invited(id=row.id, email=row.email, token=token, expires_at=row.expires_at)
 
 
-@action(output=Invited, role=Role.ADMIN, capability=Capability.MEMBERS_MANAGE)
+@action(output=Invited, role=Role.ADMIN, capability=Capability.MEMBERS_MANAGE, shown_once=True)
 async def renew(call: Call, row: Invitation, _data: NoInput) -> Invited:
     """Replace an open invitation's token and return the new one once; the old one stops working."""
     check_role(call, Role(row.role))
@@ -105,7 +105,7 @@ async def check_invitation(call: Call, change: Change) -> None:
     row: Invitation = change.row
     check_role(call, Role(change.before.get("role", row.role)))
     check_role(call, Role(row.role))
-    check_capabilities(row.capabilities)
+    check_capabilities(call, row.capabilities, held=change.before.get("capabilities", row.capabilities))
     if row.accepted_at is not None and change.verb in ("update", "restore"):
         raise Conflict("This invitation was accepted; change the membership instead.", code="invitation_closed")
 
@@ -136,7 +136,7 @@ async def _offer(call: Call, values: Mapping[str, Any]) -> tuple[Invitation, str
     role = Role(values.get("role") or Role.MEMBER)
     capabilities = sorted({str(capability) for capability in values.get("capabilities") or ()})
     check_role(call, role)
-    check_capabilities(capabilities)
+    check_capabilities(call, capabilities)
     email = normalise_email(values["email"])
     statement = select(Invitation).where(
         Invitation.email_norm == email, Invitation.accepted_at.is_(None), Invitation.archived_at.is_(None)

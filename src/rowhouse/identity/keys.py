@@ -45,7 +45,7 @@ class KeyMade(BaseModel):
     expires_at: datetime
 
 
-@action(input=NewKey, output=KeyMade, on="collection", role=Role.VIEWER)
+@action(input=NewKey, output=KeyMade, on="collection", role=Role.VIEWER, shown_once=True)
 async def create_key(call: Call, data: NewKey) -> KeyMade:
     """Make a key of the calling member for this workspace and return it once.
 
@@ -57,7 +57,7 @@ async def create_key(call: Call, data: NewKey) -> KeyMade:
     return await _make(call, ApiKey(name=data.name, scopes=scopes, member_id=member_id, expires_at=expires_at))
 
 
-@action(input=Rotation, output=KeyMade, role=Role.VIEWER)
+@action(input=Rotation, output=KeyMade, role=Role.VIEWER, shown_once=True)
 async def rotate(call: Call, row: ApiKey, data: Rotation) -> KeyMade:
     """Make a successor of one's own key, with its name, scopes and life, and return it once; the old one ends soon.
 

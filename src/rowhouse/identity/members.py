@@ -17,7 +17,7 @@ from rowhouse.core.resource import Change, Input
 from rowhouse.identity.grants import check_capabilities, check_role
 from rowhouse.identity.models import Membership
 from rowhouse.identity.passwords import check_password, hash_password
-from rowhouse.identity.people import NewAccount, belongs_only_to, may_be_added, normalise_email, open_account
+from rowhouse.identity.people import AddressUnproven, NewAccount, belongs_only_to, may_be_added, normalise_email, open_account
 from rowhouse.identity.turns import take_turn
 
 
@@ -63,7 +63,7 @@ async def add_member(call: Call, person: NewMember) -> Membership:
     for a bad address or password, AddressUnproven for an account that has to be invited.
     """
     check_role(call, person.role)
-    check_capabilities(person.capabilities)
+    check_capabilities(call, person.capabilities)
     account_id = await _account_of(call, person)
     member = await call.find(Membership, account_id)
     if member is not None:
@@ -92,6 +92,9 @@ async def _account_of(call: Call, person: NewMember) -> UUID:
         new = replace(new, password_hash=await hash_password(person.password))
     async with call.database.people() as session:
         account = await open_account(session, replace(new, password_hash=None), call.now)
+        # Nobody is enrolled in a second workspace without consent; the operator's own commands and seeds vouch for it.
+        if not vouched and not await belongs_only_to(session, account.id, call.tenant.id):
+            raise AddressUnproven
         if account.has_password:
             may_be_added(account)
         elif vouched or await belongs_only_to(session, account.id, call.tenant.id):
@@ -120,7 +123,8 @@ async def check_member(call: Call, change: Change) -> None:
     was, now = Role(change.before.get("role", row.role)), Role(row.role)
     check_role(call, was)
     check_role(call, now)
-    check_capabilities(row.capabilities)
+    held = [] if change.verb == "create" else change.before.get("capabilities", row.capabilities)
+    check_capabilities(call, row.capabilities, held=held)
     is_self = row.id == call.member_id
     if change.verb == "delete":
         raise Conflict("A membership is kept as the target of what the person owned; archive it instead.", code="archive_instead")

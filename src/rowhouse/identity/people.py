@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from partywall import Tenant, uuid7
+from partywall import Tenant
 from partywall.errors import ResolutionError
 from partywall.resolve import normalise_host
 from rowhouse.core.errors import Conflict, Invalid
@@ -92,7 +92,8 @@ async def open_account(session: AsyncSession, new: NewAccount, now: datetime) ->
     The password is set only where the account has none yet.  Raises Invalid for a bad address.
     """
     email_norm = normalise_email(new.email)
-    values = {"id": uuid7(), "email": new.email.strip(), "email_norm": email_norm, "name": new.name, "created_at": now}
+    # A person is seen by several workspaces, so the id must not tell when the first of them came.
+    values = {"id": uuid4(), "email": new.email.strip(), "email_norm": email_norm, "name": new.name, "created_at": now}
     await session.execute(insert(User).values(**values, status=UserStatus.ACTIVE.value, failed_count=0).on_conflict_do_nothing())
     user = (await session.scalars(select(User).where(User.email_norm == email_norm).with_for_update())).one()
     if user.password_hash is None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from partywall import uuid7
 from rowhouse.core import operations
@@ -96,7 +97,7 @@ async def run_import(
                 on_progress(run.report)
         await run.links()
     except BaseException:
-        await asyncio.shield(run.finish(BatchState.STOPPED))
+        await asyncio.shield(run.stop())
         raise
     await run.finish(BatchState.DONE)
     return run.report
@@ -131,6 +132,16 @@ class _Run:
                     filename=self._options.filename,
                     mode=self._options.mode,
                 )
+
+    async def stop(self) -> None:
+        """Note that the import was stopped; the first connection taken may be the one whose statement was cut off."""
+        for attempt in range(4):
+            try:
+                await self.finish(BatchState.STOPPED)
+                return
+            except (DBAPIError, RuntimeError):
+                if attempt == 3:
+                    raise
 
     async def finish(self, state: BatchState) -> None:
         if not self._options.dry_run:

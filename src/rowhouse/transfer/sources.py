@@ -97,7 +97,26 @@ def open_source(path: Path, *, encoding: str = "", delimiter: str = "") -> Sourc
     _refuse_binary(path, sample)
     encoding = _known_encoding(encoding) if encoding else _encoding_of(path, sample)
     delimiter = delimiter or _delimiter_of(path, encoding)
-    return _measured(path, encoding, delimiter, _text_rows(path, encoding, delimiter))
+    if len(delimiter) != 1:
+        raise _refused("A delimiter is one character.", "not_a_table")
+    found = _measured(path, encoding, delimiter, _text_rows(path, encoding, delimiter))
+    _refuse_open_quote(path, encoding, delimiter)
+    return found
+
+
+def _refuse_open_quote(path: Path, encoding: str, delimiter: str) -> None:
+    # Read leniently, a quote that never closes swallows every row below it into one cell.
+    with path.open(encoding=encoding, newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        line = 1
+        try:
+            for _ in reader:
+                line = reader.line_num + 1
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                raise _refused(
+                    f"{path.name}: a quote opened in the row at line {line} never closes; close it, or double it.", "quote_open"
+                ) from error
 
 
 def _measured(path: Path, encoding: str, delimiter: str, rows: Iterator[tuple[int, list[str]]]) -> Source:
@@ -184,7 +203,7 @@ def _is_sep_line(line: int, cells: list[str]) -> bool:
 def _sheet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         book = load_workbook(path, read_only=True, data_only=True)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, OSError, SyntaxError, TypeError, zipfile.BadZipFile) as error:
         raise _refused(f"{path.name} is not a workbook this program can read; save it as .xlsx or CSV.", "not_a_table") from error
     try:
         width = 0
@@ -242,8 +261,10 @@ def _check_workbook(path: Path) -> None:
 
 def _known_encoding(name: str) -> str:
     try:
-        return codecs.lookup(name).name
-    except LookupError as error:
+        found = codecs.lookup(name)
+        "".encode(found.name).decode(found.name)
+        return found.name
+    except (LookupError, UnicodeError) as error:
         raise _refused(f"{name!r} is no encoding this program knows; try utf-8 or cp1252.", "encoding_unknown") from error
 
 

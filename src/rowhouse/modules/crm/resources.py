@@ -73,6 +73,7 @@ account = Resource(
     ),
     hidden=(Account.name_norm, Account.domain_norm, Account.phone_norm),
     filters=(
+        Account.name,
         Account.type,
         Account.industry,
         Account.employee_band,
@@ -122,6 +123,8 @@ contact = Resource(
     ),
     hidden=(CRMContact.name_norm, CRMContact.email_norm, CRMContact.phone_norm),
     filters=(
+        CRMContact.name,
+        CRMContact.email,
         CRMContact.account_id,
         CRMContact.lifecycle,
         CRMContact.lead_source,
