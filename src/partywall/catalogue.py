@@ -57,6 +57,12 @@ RULES = {
     "row_security": """
         SELECT oid, NULL, 'row-level security is not both enabled and forced'
         FROM pg_class WHERE oid = ANY (:scoped) AND NOT (relrowsecurity AND relforcerowsecurity)""",
+    "role_setting": """
+        SELECT 0, NULL, 'a default of ' || coalesce(r.rolname, 'the database') || ' sets ' || c
+        FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) c
+        WHERE (r.rolname = ANY (:roles) OR s.setrole = 0)
+            AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+            AND c ~ '^(app[.]|row_security=|role=|session_authorization=|search_path=)'""",
     "trigger": """
         SELECT tgrelid, NULL, 'trigger ' || tgname || ' runs beside every statement'
         FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = ANY (:scoped)

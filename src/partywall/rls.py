@@ -100,7 +100,9 @@ def harden_database(connection: Connection, roles: Roles) -> None:
         connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {database} TO {quote(name)}")
         connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA public TO {quote(name)}")
     if connection.execute(text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")).scalar():
-        connection.exec_driver_sql("REVOKE EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) FROM PUBLIC")
+        # Large objects know no tenant and no policy.
+        for function in ("set_config(text, text, boolean)", "lo_create(oid)", "lo_creat(integer)", "lo_from_bytea(oid, bytea)"):
+            connection.exec_driver_sql(f"REVOKE EXECUTE ON FUNCTION pg_catalog.{function} FROM PUBLIC")
 
 
 def expected_policies(found: Classification, roles: Roles) -> dict[str, tuple[str, str]]:

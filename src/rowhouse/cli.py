@@ -49,4 +49,4 @@ def _said(error: Exception) -> str:
         lines = [f"{'.'.join(str(p) for p in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
         return "a setting is not valid. " + "; ".join(lines)
     faults = getattr(error, "faults", ())
-    return "; ".join([str(error), *(f"{fault.field}: {fault.message}" for fault in faults)])
+    return "; ".join([str(error), *(f"{fault.field}: {fault.message}" for fault in faults if fault.message != str(error))])

@@ -145,6 +145,10 @@ def _install_queue(engine: Engine, addresses: Addresses) -> None:
         tables = connection.execute(text("SELECT tablename FROM pg_tables WHERE tablename LIKE 'procrastinate%'"))
         for (name,) in tables.all():
             connection.exec_driver_sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {quote(name)} TO {operator}")
+        routines = connection.execute(text("SELECT oid::regprocedure::text FROM pg_proc WHERE proname LIKE 'procrastinate%'"))
+        for (name,) in routines.all():
+            connection.exec_driver_sql(f"REVOKE EXECUTE ON FUNCTION {name} FROM PUBLIC")
+            connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {name} TO {operator}")
         sequences = connection.execute(text("SELECT sequencename FROM pg_sequences WHERE sequencename LIKE 'procrastinate%'"))
         for (name,) in sequences.all():
             connection.exec_driver_sql(f"GRANT USAGE, SELECT ON SEQUENCE {quote(name)} TO {operator}")

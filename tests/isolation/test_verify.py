@@ -30,7 +30,7 @@ def own(settings: Settings) -> Iterator[Addresses]:
 def run(addresses: Addresses, *statements: str) -> None:
     with create_engine(addresses.owner, poolclass=NullPool).begin() as connection:
         for statement in statements:
-            connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(statement.replace("{database}", str(addresses.owner.database)))
 
 
 def test_a_migrated_database_holds(own: Addresses) -> None:
@@ -62,6 +62,7 @@ async def test_rows_of_two_tenants_make_the_probe_a_proof(addresses: Addresses, 
         ("CREATE UNIQUE INDEX lonely ON crm_contact (email)", "DROP INDEX lonely", "crm_contact"),
         ("GRANT UPDATE (tenant_id) ON job TO rowhouse_app", "REVOKE UPDATE (tenant_id) ON job FROM rowhouse_app", "job"),
         ("GRANT SELECT ON app_user TO rowhouse_app", "REVOKE SELECT ON app_user FROM rowhouse_app", "app_user"),
+        ("ALTER DATABASE {database} SET app.tenant_id = 'x'", "ALTER DATABASE {database} RESET app.tenant_id", ""),
         ("CREATE TABLE stray (id int)", "DROP TABLE stray", "stray"),
     ],
 )

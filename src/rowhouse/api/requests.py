@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -33,12 +34,13 @@ _LIST_WORDS = frozenset({"filter", "q", "sort", "fields", "cursor", "limit", "ar
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What every handler needs: the database, the resources, the settings."""
+    """What every handler needs: the database, the resources, the settings. exports: running now in this process."""
 
     database: Database
     registry: Registry
     settings: Settings
     cursors: Cursors
+    exports: Counter[UUID] = field(default_factory=Counter)
 
 
 def api_of(request: Request) -> Api:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
@@ -24,11 +25,13 @@ from rowhouse.api.requests import (
 from rowhouse.core import operations
 from rowhouse.core.call import Call
 from rowhouse.core.csv_lines import csv_line
-from rowhouse.core.errors import Invalid
+from rowhouse.core.errors import Invalid, TooMany
 from rowhouse.core.operations import BulkItem
 from rowhouse.core.reads import Query, row_as_json
 from rowhouse.core.resource import Action, Kind, Registry, Report, Resource, parent_table
 
+# An export holds a connection for as long as its reader takes; all tenants share the pool.
+EXPORTS_AT_ONCE = 2
 Handler = Callable[[Request], Awaitable[Response]]
 _BULK_VERBS = ("create", "update", "archive", "restore")
 
@@ -192,22 +195,29 @@ def _export(resource: Resource) -> Handler:
             # Checked in a call of its own before the first byte, so that a refusal is a proper answer.
             query = list_query(request, resource, parent_id=_parent_id(request, resource))
             await operations.check_export(call, resource, query)
+        if api_of(request).exports[call.tenant.id] >= EXPORTS_AT_ONCE:
+            raise TooMany("Two exports of this workspace are running; wait for one to end.", retry_after_s=10)
         headers = {
             "content-disposition": f'attachment; filename="{resource.name}.csv"',
             "cache-control": "private, no-store",
         }
-        lines = _csv(request, resource, query)
+        lines = _csv(request, resource, query, tenant_id=call.tenant.id)
         return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
 
     return handler
 
 
-async def _csv(request: Request, resource: Resource, query: Query) -> AsyncIterator[bytes]:
+async def _csv(request: Request, resource: Resource, query: Query, *, tenant_id: UUID) -> AsyncIterator[bytes]:
     names = list(query.fields) or [column.key for column in resource.shown()]
-    yield csv_line(names)
-    async with tenant_call(request) as call:
-        async for row in operations.export(call, resource, query):
-            yield csv_line([row[name] for name in names])
+    # Counted here, since a response that is never begun would never be counted down.
+    api_of(request).exports[tenant_id] += 1
+    try:
+        yield csv_line(names)
+        async with tenant_call(request) as call:
+            async for row in operations.export(call, resource, query):
+                yield csv_line([row[name] for name in names])
+    finally:
+        api_of(request).exports[tenant_id] -= 1
 
 
 def _settings_get(resource: Resource) -> Handler:

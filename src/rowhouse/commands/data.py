@@ -118,7 +118,10 @@ def export_file(
 ) -> None:
     """Export a workspace's records of one kind to a file."""
     names = tuple(part for part in fields.split(",") if part)
-    query = Query(fields=names, filter=json.loads(where) if where else None, archived="all" if archived else "exclude")
+    query = Query(fields=names, filter=_tree(where), archived="all" if archived else "exclude")
+
+    if file.exists():
+        raise Invalid(f"{file} exists; name another file, or move it away.", field="file")
 
     async def work(program: Program) -> int:
         target = _resource(program, resource)
@@ -153,7 +156,15 @@ def undo_import(
     report = run(work)
     console.print(f"{report.removed} records removed, {report.restored} given their old values back, {report.left} left alone.")
     for conflict in report.conflicts[:_SHOWN_ERRORS]:
-        console.print(f"  {conflict}", highlight=False, markup=False)
+        console.print(f"  {conflict.entity} {conflict.entity_id}: {conflict.message}", highlight=False, markup=False)
+
+
+def _tree(text: str) -> Any:
+    try:
+        return json.loads(text) if text else None
+    except ValueError as error:
+        example = '{"field": "type", "op": "eq", "value": "CUSTOMER"}'
+        raise Invalid(f"--filter takes JSON, such as {example}.", field="filter") from error
 
 
 def _resource(program: Program, name: str) -> Resource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import os
 import signal
 import socket
@@ -12,7 +13,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +43,13 @@ def up(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_interrupt)
     children: dict[str, subprocess.Popen[bytes]] = {}
+    with _only_one(settings):
+        _up(settings, children, demo_data)
+    if any(child.returncode not in (0, None, -signal.SIGTERM, -signal.SIGINT) for child in children.values()):
+        raise typer.Exit(1)
+
+
+def _up(settings: Settings, children: dict[str, subprocess.Popen[bytes]], demo_data: bool) -> None:
     try:
         _prepare(settings)
         made = asyncio.run(demo.ensure_demo(settings)) if demo_data else []
@@ -48,15 +57,31 @@ def up(
             children[name] = _child(name, settings.data_dir / f"{name}.log")
         _await_ready(settings, children["serve"])
         demo.print_welcome(settings, made)
-        _watch(children)
+        _watch(settings, children)
     except KeyboardInterrupt:
         console.print("\nStopping …")
     finally:
         _end(list(children.values()))
         if settings.embedded:
             postgres.stop(settings.data_dir / "pg")
-    if any(child.returncode not in (0, None, -signal.SIGTERM, -signal.SIGINT) for child in children.values()):
-        raise typer.Exit(1)
+
+
+@contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    """Hold the data directory for this program; a second one would stop the database under the first.
+
+    Raises OSError when another program runs here, or something listens on the port.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.data_dir / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f"Rowhouse is running in {settings.data_dir} already; stop it there with Ctrl-C first") from error
+        # The web server shares its port with other processes of its kind, so it would not notice.
+        if _is_taken(settings):
+            raise OSError(_port_taken(settings))
+        yield
 
 
 def _prepare(settings: Settings) -> None:
@@ -124,7 +149,7 @@ def _as_interrupt(_number: int, _frame: Any) -> None:
 def _child(command: str, log: Path) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     # Its own process group, so that one Ctrl-C reaches the parent alone and the order of stopping is ours.
-    with log.open("ab") as output:
+    with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
         return subprocess.Popen(  # noqa: S603  # our own program
             [sys.executable, "-m", "rowhouse", command],
             stdin=subprocess.DEVNULL,
@@ -157,20 +182,30 @@ def _await_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
 
 
 def _why_stopped(settings: Settings) -> str:
-    log = settings.data_dir / "serve.log"
+    if _is_taken(settings):
+        return _port_taken(settings)
+    return f"the web server stopped at once; the end of {settings.data_dir / 'serve.log'} says why"
+
+
+def _is_taken(settings: Settings) -> bool:
     with socket.socket() as probe:
-        if probe.connect_ex((settings.host, settings.port)) == 0:
-            return f"port {settings.port} is in use; choose another: ROWHOUSE_PORT={settings.port + 1} make up"
-    return f"the web server stopped at once; the end of {log} says why"
+        return probe.connect_ex((settings.host, settings.port)) == 0
 
 
-def _watch(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
+def _port_taken(settings: Settings) -> str:
+    return f"port {settings.port} is in use; choose another: ROWHOUSE_PORT={settings.port + 1} make up"
+
+
+def _watch(settings: Settings, children: Mapping[str, subprocess.Popen[bytes]]) -> None:
     while True:
         for name, child in children.items():
             if child.poll() is not None:
                 console.print(f"[red]{name} ended with status {child.returncode}; its log says why. Stopping the rest.[/]")
                 return
-        time.sleep(0.5)
+        if settings.embedded:
+            # Joins the running server, or starts it again when it was killed.
+            postgres.start(settings.data_dir / "pg")
+        time.sleep(1)
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -178,8 +213,9 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
         if child.poll() is None:
             child.terminate()
     for child in children:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             child.wait(timeout=_STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
+        # Also what a killed child has left of its group: a web process without its master would go on serving.
+        with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+        child.wait()
