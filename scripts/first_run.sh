@@ -24,8 +24,8 @@ run_once() {
   pid=$(pgrep -f "$PWD/.venv/bin/.*rowhouse up" | head -n 1)
   kill -TERM "$pid"
   wait "$make_pid" || true
-  if pgrep -f "$PWD/.venv/bin" > /dev/null; then
-    pgrep -af "$PWD/.venv/bin" >&2
+  if pgrep -f "$PWD/.(venv/bin|rowhouse)" > /dev/null; then
+    pgrep -af "$PWD/.(venv/bin|rowhouse)" >&2
     echo "processes were left behind" >&2
     exit 1
   fi
