@@ -40,7 +40,7 @@ def test_a_migrated_database_holds(own: Addresses) -> None:
     by_name = {line.table: line for line in found.tables}
     assert by_name["account"].table_class == "tenant"
     assert by_name["account"].keys == "(tenant_id, id)"
-    assert "partywall_tenant" in by_name["account"].policy
+    assert by_name["account"].policy == "tenant, operator"
     assert by_name["app_user"].table_class == "identity"
     assert len(by_name) > 25
 

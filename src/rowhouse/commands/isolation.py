@@ -73,13 +73,16 @@ def _line(name: str, report: Report, classes: Any, roles: Roles) -> Line:
     if found is None:
         return Line(name, verdict.table_class, "", "", "", verdict.reason)
     probe = f"{verdict.probe}, {verdict.own_rows} own rows" if verdict.probe == "proved" else verdict.probe
+    of_policy = {rule for rule in rules if rule in ("policy", "row_security")}
+    of_probe = {rule for rule in rules if rule.startswith("probe")}
+    policies = ", ".join(policy.removeprefix("partywall_") for policy in expected_policies(found, roles))
     return Line(
         name,
         verdict.table_class,
-        _shown(_keys(found), rules - {"policy", "privilege"} - {rule for rule in rules if rule.startswith(("probe", "rls"))}),
-        _shown(", ".join(expected_policies(found, roles)) or "none", {r for r in rules if r == "policy" or r.startswith("rls")}),
-        _shown(_roles(found, roles), {rule for rule in rules if rule == "privilege"}),
-        "FAILED" if any(rule.startswith("probe") for rule in rules) else probe if _is_tenant(found) else "",
+        _shown(_keys(found), rules - of_policy - of_probe - {"privilege"}),
+        _shown(policies or "none", of_policy),
+        _shown(_roles(found, roles), rules & {"privilege"}),
+        _shown(probe if _is_tenant(found) else "", of_probe),
     )
 
 

@@ -40,7 +40,7 @@ def up(
 ) -> None:
     """Bring everything up: database, schema, demo workspaces, web server, worker. Ctrl-C stops it all."""
     settings = Settings()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_interrupt)
     children: dict[str, subprocess.Popen[bytes]] = {}
     with _only_one(settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
 
 _T = TypeVar("_T")
-console = Console()
+# A pipe has no width; tables are for a wide page then.
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="Slug of the workspace.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
 
 from rowhouse.commands.isolation import check_isolation
@@ -21,10 +22,13 @@ def verify(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(found.as_dict(), indent=2))  # noqa: T201  # the output itself
     else:
-        table = Table("table", "class", "keys", "policy", "role", "probe", title="Isolation of the live database")
+        table = Table("table", "class", "keys", "policy", "role", "probe", title="Isolation of the live database", box=SIMPLE)
         for line in found.tables:
-            table.add_row(line.table, line.table_class, line.keys, line.policy, line.role, line.probe)
+            if line.table_class != "exempt":
+                table.add_row(line.table, line.table_class, line.keys, line.policy, line.role, line.probe)
         console.print(table)
+        exempt = ", ".join(line.table for line in found.tables if line.table_class == "exempt")
+        console.print(f"Exempt, out of reach of every tenant's role (--json says why): {exempt}", highlight=False)
         for finding in found.findings:
             console.print(f"[bold red]{finding.table}[/] {finding.rule}: {finding.message}", highlight=False)
         console.print("[bold green]Every table holds.[/]" if found.ok else f"[bold red]{len(found.findings)} findings.[/]")
