@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -197,12 +198,12 @@ def _port_taken(settings: Settings) -> str:
 
 
 def _watch(settings: Settings, children: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    while True:
+    for second in count():
         for name, child in children.items():
             if child.poll() is not None:
                 console.print(f"[red]{name} ended with status {child.returncode}; its log says why. Stopping the rest.[/]")
                 return
-        if settings.embedded:
+        if settings.embedded and second % 3 == 0:
             # Joins the running server, or starts it again when it was killed.
             postgres.start(settings.data_dir / "pg")
         time.sleep(1)
