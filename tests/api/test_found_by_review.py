@@ -19,6 +19,7 @@ from rowhouse.core.resource import Registry
 from rowhouse.identity.keys import NewKey, create_key
 from rowhouse.identity.members import NewMember, add_member
 from rowhouse.settings import Settings
+from rowhouse.transfer import batches
 from rowhouse.transfer.sources import open_source
 
 
@@ -123,3 +124,18 @@ async def test_exports_of_one_workspace_are_limited(app: Any, owner_a: Person, r
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
     assert (await owner_a.client.get("/api/v1/accounts/export")).status_code == 200
     assert routes.state.api.exports[owner_a.tenant.id] == 0
+
+
+async def test_imports_are_undone_two_at_a_time(owner_a: Person, call_as: CallMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = uuid.uuid4()
+    async with call_as(owner_a) as call:
+        await batches.begin_batch(call, batch_id, resource=call.registry["accounts"], filename="a.csv", mode="both")
+        call.session.expunge_all()
+        (await call.load(batches.ImportBatch, batch_id)).status = batches.BatchState.DONE
+    path = f"/api/v1/imports/{batch_id}/undo"
+    with monkeypatch.context() as busy:
+        busy.setattr(batches, "_places", [])
+        assert (await owner_a.client.post(path, json={})).status_code == 429
+    answer = await owner_a.client.post(path, json={})
+    assert (answer.status_code, answer.json()["removed"]) == (200, 0)
+    assert sorted(batches._places) == [1, 2]

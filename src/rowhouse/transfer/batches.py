@@ -16,7 +16,7 @@ from partywall import tenant_index
 from rowhouse.core import operations
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Base, Record, choice, short_text
-from rowhouse.core.errors import Conflict
+from rowhouse.core.errors import Conflict, TooMany
 from rowhouse.core.permissions import Role
 from rowhouse.core.resource import Kind, NoInput, Resource, action
 from rowhouse.transfer.halving import OpenCall
@@ -79,14 +79,28 @@ class _Report(_Counts, Protocol):
     errors: list[RowFault]
 
 
+# Each undo of a request holds one connection and needs another; as many at once as the pool has would all wait.
+_places = [1, 2]
+
+
 @action(input=NoInput, output=Undone, role=Role.ADMIN)
 async def undo(call: Call, batch: ImportBatch, data: NoInput) -> Undone:
     """Take an import back: its records are removed, changed ones get their old values; what was changed since stays.
 
     Works in transactions of its own, so what it has done stays done; repeating it does the rest.
-    Raises Conflict (import_running).
+    Raises Conflict (import_running), TooMany while others are being undone.
     """
     _check_at_rest(call, batch)
+    if not _places:
+        raise TooMany("Other imports are being undone; try again shortly.", retry_after_s=10)
+    place = _places.pop()
+    try:
+        return await _take_back(call, batch)
+    finally:
+        _places.append(place)
+
+
+async def _take_back(call: Call, batch: ImportBatch) -> Undone:
 
     def again() -> Any:
         return open_call(call.database, call.registry, call.tenant, call.principal, request_id=call.request_id, ip=call.ip)
