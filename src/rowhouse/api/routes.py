@@ -24,10 +24,10 @@ from rowhouse.api.requests import (
 )
 from rowhouse.core import operations
 from rowhouse.core.call import Call
-from rowhouse.core.csv_lines import csv_line
+from rowhouse.core.csv_lines import csv_file
 from rowhouse.core.errors import Invalid, TooMany
 from rowhouse.core.operations import BulkItem
-from rowhouse.core.reads import Query, row_as_json
+from rowhouse.core.reads import Query, names_of, row_as_json
 from rowhouse.core.resource import Action, Kind, Registry, Report, Resource, parent_table
 
 # An export holds a connection for as long as its reader takes; all tenants share the pool.
@@ -208,14 +208,12 @@ def _export(resource: Resource) -> Handler:
 
 
 async def _csv(request: Request, resource: Resource, query: Query, *, tenant_id: UUID) -> AsyncIterator[bytes]:
-    names = list(query.fields) or [column.key for column in resource.shown()]
     # Counted here, since a response that is never begun would never be counted down.
     api_of(request).exports[tenant_id] += 1
     try:
-        yield csv_line(names)
         async with tenant_call(request) as call:
-            async for row in operations.export(call, resource, query):
-                yield csv_line([row[name] for name in names])
+            async for line in csv_file(names_of(resource, query), operations.export(call, resource, query)):
+                yield line
     finally:
         api_of(request).exports[tenant_id] -= 1
 

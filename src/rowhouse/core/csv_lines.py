@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -16,6 +16,13 @@ def csv_line(values: Sequence[Any]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow([csv_cell(value) for value in values])
     return text.getvalue().encode()
+
+
+async def csv_file(names: Sequence[str], rows: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[bytes]:
+    """Yield the header, then one line per row, in UTF-8."""
+    yield csv_line(names)
+    async for row in rows:
+        yield csv_line([row[name] for name in names])
 
 
 def csv_cell(value: Any) -> str:

@@ -128,17 +128,16 @@ async def stream_rows(call: Call, resource: Resource, query: Query) -> AsyncIter
         yield as_json(names, row)
 
 
+def names_of(resource: Resource, query: Query) -> list[str]:
+    """Return the names of the fields a query answers with, in their order."""
+    return [column.key for column in _columns(resource, query.fields)]
+
+
 def check_query(call: Call, resource: Resource, query: Query) -> None:
     """Raise Invalid for whatever a query asks that the resource does not declare."""
     _columns(resource, query.fields)
     _keys(resource, query.sort)
     conditions_of(call, resource, query)
-
-
-async def matching_ids(call: Call, resource: Resource, query: Query, *, most: int) -> list[UUID]:
-    """Return the ids of at most `most` matching rows, in the list's order."""
-    statement = select(resource.model.id).where(*conditions_of(call, resource, query))
-    return list((await call.session.scalars(statement.order_by(*_ordering(_keys(resource, query.sort))).limit(most))).all())
 
 
 def conditions_of(call: Call, resource: Resource, query: Query) -> list[ColumnElement[bool]]:

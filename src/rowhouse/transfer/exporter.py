@@ -9,19 +9,11 @@ from openpyxl import Workbook
 
 from rowhouse.core import operations
 from rowhouse.core.call import Call
-from rowhouse.core.csv_lines import csv_cell, csv_line
-from rowhouse.core.reads import Query
+from rowhouse.core.csv_lines import csv_cell, csv_file
+from rowhouse.core.reads import Query, names_of
 from rowhouse.core.resource import Resource
 
 _EVERY = 500
-
-
-async def csv_lines(call: Call, resource: Resource, query: Query) -> AsyncIterator[bytes]:
-    """Yield the header, then one line per matching row, in UTF-8; formulas are escaped."""
-    names = _names(resource, query)
-    yield csv_line(names)
-    async for row in operations.export(call, resource, query):
-        yield csv_line([row[name] for name in names])
 
 
 async def write_file(
@@ -42,7 +34,7 @@ async def write_file(
 async def _write_csv(call: Call, resource: Resource, query: Query, path: Path) -> AsyncIterator[int]:
     with path.open("xb") as file:
         count = -1
-        async for line in csv_lines(call, resource, query):
+        async for line in csv_file(names_of(resource, query), operations.export(call, resource, query)):
             file.write(line)
             count += 1
             yield max(count, 0)
@@ -53,18 +45,14 @@ async def _write_workbook(call: Call, resource: Resource, query: Query, path: Pa
     _claim(path)
     book = Workbook(write_only=True)
     sheet = book.create_sheet(resource.name[:31])
-    names = _names(resource, query)
-    sheet.append(list(names))
+    names = names_of(resource, query)
+    sheet.append(names)
     count = 0
     async for row in operations.export(call, resource, query):
         sheet.append([csv_cell(row[name]) for name in names])
         count += 1
         yield count
     book.save(path)
-
-
-def _names(resource: Resource, query: Query) -> tuple[str, ...]:
-    return query.fields or tuple(column.key for column in resource.shown())
 
 
 def _claim(path: Path) -> None:
