@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Uuid, bindparam, event
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import (
@@ -38,6 +38,11 @@ from partywall.rls import set_tenant_sql
 from partywall.tables import TENANT_COLUMN, TenantScoped
 
 _REVIEWED = "partywall_reviewed"
+# What `scoped` filters by; whoever executes the statement passes the tenant of the running context.
+TENANT_PARAMETER = "partywall_tenant_id"
+# Statements of equal cache key compile to equal SQL, so one that was found provable need not be walked again.
+_MOST_PROVEN = 5_000
+_proven: set[Any] = set()
 # SQLAlchemy writes these two itself, for EXISTS and count.
 _HARMLESS_LITERALS = frozenset({"*", "1"})
 # Where a statement takes SQL as it is written.
@@ -64,6 +69,18 @@ def reviewed(statement: _E, *, reason: str) -> _E:
     if len(reason.strip()) < 10:
         raise ValueError("a reviewed statement needs a reason of at least ten characters")
     return statement.execution_options(**{_REVIEWED: reason})
+
+
+def scoped(statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    """Return a SELECT with each tenant class in it filtered by the parameter TENANT_PARAMETER, for execution outside a session.
+
+    Raises GuardRefusal for what a session would refuse, and for anything that is not a SELECT.
+    """
+    if not isinstance(statement, Select):
+        raise GuardRefusal("only a SELECT is read outside a session")
+    _check_level(statement)
+    tenant = bindparam(TENANT_PARAMETER, None, Uuid())
+    return statement.options(with_loader_criteria(TenantScoped, lambda cls: cls.tenant_id == tenant, include_aliases=True))
 
 
 class TenantSession(Session):
@@ -131,7 +148,7 @@ def _scope_statement(state: ORMExecuteState) -> None:
     if reason:
         _check_reviewed(state, session.tenant_id)
     elif not state.is_relationship_load:
-        _refuse_unprovable(state)
+        _prove(state)
         _check_writes(state, session.tenant_id)
     tenant_id = session.tenant_id
     state.statement = (
@@ -146,6 +163,16 @@ def _check_reviewed(state: ORMExecuteState, tenant_id: UUID) -> None:
     for row in rows if isinstance(rows, Sequence) else [rows or {}]:
         if row.get(TENANT_COLUMN) != tenant_id:
             raise GuardRefusal("a reviewed statement must carry the parameter tenant_id of its session")
+
+
+def _prove(state: ORMExecuteState) -> None:
+    found = state.statement._generate_cache_key()  # type: ignore[attr-defined]
+    key = (found.key, state.is_orm_statement) if found is not None else None
+    if key is None or key not in _proven:
+        _refuse_unprovable(state)
+        if len(_proven) >= _MOST_PROVEN:
+            _proven.clear()
+        _proven.add(key)
 
 
 def _refuse_unprovable(state: ORMExecuteState) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Literal, Protocol
 from uuid import UUID
@@ -201,6 +202,7 @@ def request_scheme(facts: RequestFacts, config: ResolverConfig) -> str:
     return scheme
 
 
+@lru_cache(4_096)
 def normalise_host(host: str) -> str:
     """Return a host name in lower-case A-labels, without port and without the root's dot.
 

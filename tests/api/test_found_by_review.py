@@ -115,7 +115,7 @@ def test_a_second_program_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 
 async def test_exports_of_one_workspace_are_limited(app: Any, owner_a: Person, rows_a: Any) -> None:
-    routes = app.app.app.app
+    routes = app.app.app.app.app.app
     routes.state.api.exports[owner_a.tenant.id] += 2
     try:
         answer = await owner_a.client.get("/api/v1/accounts/export")

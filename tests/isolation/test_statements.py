@@ -20,7 +20,7 @@ LISTED = [resource.name for resource in build_registry() if "list" in resource.v
 
 @contextmanager
 def counted(database: Database) -> Iterator[list[str]]:
-    """Collect every statement of the application role."""
+    """Collect every statement of the application role, from its sessions and from its pipeline."""
     seen: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -28,9 +28,11 @@ def counted(database: Database) -> Iterator[list[str]]:
 
     engine = database.app.sync_engine
     event.listen(engine, "before_cursor_execute", note)
+    database.reads.watchers.append(seen.append)
     try:
         yield seen
     finally:
+        database.reads.watchers.remove(seen.append)
         event.remove(engine, "before_cursor_execute", note)
 
 

@@ -90,7 +90,11 @@ class _Answer:
             self.status = message["status"]
             extra = [(b"x-request-id", self._request_id.encode()), (b"x-content-type-options", b"nosniff")]
             message["headers"] = [*message.get("headers", []), *extra]
-        await asyncio.wait_for(self._send(message), _SEND_LIMIT_S)
+            await self._send(message)
+        elif message.get("more_body"):
+            await asyncio.wait_for(self._send(message), _SEND_LIMIT_S)
+        else:
+            await self._send(message)
 
 
 def _request_id(scope: Scope) -> str:

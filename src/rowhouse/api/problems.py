@@ -22,6 +22,7 @@ _log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 # A deadlock and a failed serialisation: nothing was changed, and a repetition succeeds.
 _TRY_AGAIN = frozenset({"40P01", "40001"})
+_LOCKED_OUT, _CANCELLED = "55P03", "57014"
 _HTTP_CODES = {404: "no_such_path", 405: "method_not_allowed"}
 
 
@@ -52,35 +53,37 @@ def answer(error: RowhouseError) -> Response:
 def install(app: FastAPI) -> None:
     """Let every error of the application become a problem document."""
 
-    async def known(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RowhouseError)
+    async def answered(_request: Request, error: Exception) -> Response:
+        return response_to(error)
+
+    for expected in (RowhouseError, HTTPException, PartywallError, DBAPIError, PoolTimeout, ClientDisconnect, Exception):
+        app.add_exception_handler(expected, answered)
+
+
+def response_to(error: Exception) -> Response:
+    """Return the answer to whatever a route raised."""
+    if isinstance(error, RowhouseError):
         return answer(error)
-
-    async def http(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
+    if isinstance(error, HTTPException):
         return _plain(error.status_code, _HTTP_CODES.get(error.status_code, "http_error"), error.headers)
-
-    async def kernel(_request: Request, error: Exception) -> Response:
-        if isinstance(error, NoTenant):
-            return answer(BadRequest("Choose a workspace: use its host, or send X-Tenant-ID.", code="tenant_required"))
-        return failed(error)
-
-    async def defect(_request: Request, error: Exception) -> Response:
-        return failed(error)
-
-    app.add_exception_handler(RowhouseError, known)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(PartywallError, kernel)
-    for expected in (DBAPIError, PoolTimeout, ClientDisconnect, Exception):
-        app.add_exception_handler(expected, defect)
+    if isinstance(error, NoTenant):
+        return answer(BadRequest("Choose a workspace: use its host, or send X-Tenant-ID.", code="tenant_required"))
+    return failed(error)
 
 
 def failed(error: Exception) -> Response:
     """Return the answer to an error nobody asked for; its text goes to the log alone, since it may hold other records."""
     if isinstance(error, ClientDisconnect):
         return _plain(400, "client_left", None)
-    if getattr(getattr(error, "orig", None), "sqlstate", "") in _TRY_AGAIN:
+    sqlstate = getattr(getattr(error, "orig", error), "sqlstate", "")
+    if sqlstate in _TRY_AGAIN:
         return answer(Conflict("Somebody changed the same records; try again.", code="try_again", retry_after_s=1))
+    if sqlstate == _LOCKED_OUT:
+        return answer(Conflict("Somebody is changing the same records; try again.", code="try_again", retry_after_s=1))
+    if sqlstate == _CANCELLED:
+        _log.warning("statement_timeout")
+        slow = "This took the database too long and was ended; ask for less at once, with a narrower filter."
+        return answer(Unavailable(slow, code="too_slow", retry_after_s=5))
     if isinstance(error, PoolTimeout):
         _log.error("database_busy")
         return answer(Unavailable("Too much is going on at once; try again shortly.", code="busy", retry_after_s=5))

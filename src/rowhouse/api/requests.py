@@ -80,12 +80,17 @@ def check_csrf(request: Request) -> None:
 
 
 @asynccontextmanager
-async def tenant_call(request: Request) -> AsyncIterator[Call]:
-    """Open the call a request runs in."""
+async def tenant_call(request: Request, *, is_single: bool = False) -> AsyncIterator[Call]:
+    """Open the call a request runs in. is_single: it does one operation, and its answer is made after the commit."""
     api, principal = api_of(request), caller_of(request)
     tenant = resolution_of(request).tenant
     assert tenant is not None
-    about = {"request_id": request.scope.get("rowhouse.request_id", ""), "ip": request.client.host if request.client else ""}
+    about = {
+        "request_id": request.scope.get("rowhouse.request_id", ""),
+        "ip": request.client.host if request.client else "",
+        "is_single": is_single,
+        "may_be_stale": request.method in _SAFE and "eventual" in request.headers.get("prefer", ""),
+    }
     async with open_call(api.database, api.registry, tenant, principal, **about) as call:
         yield call
 
@@ -213,8 +218,13 @@ def _flag(text: str, name: str) -> bool:
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON response, private to its caller."""
+    return raw_answer(to_json(value), status, headers)
+
+
+def raw_answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response of JSON that is made already, private to its caller."""
     found = {"cache-control": "private, no-store", **(headers or {})}
-    return Response(to_json(value), status_code=status, media_type="application/json", headers=found)
+    return Response(body, status_code=status, media_type="application/json", headers=found)
 
 
 async def once(request: Request, call: Call, body: Mapping[str, Any], *, needs: tuple[Resource, str], run: Any) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
+from rowhouse.api.dispatch import Handler, Route
 from rowhouse.api.problems import body_of
 from rowhouse.api.requests import (
     api_of,
@@ -17,6 +18,7 @@ from rowhouse.api.requests import (
     list_query,
     once,
     plain_params,
+    raw_answer,
     read_body,
     row_id_of,
     tenant_call,
@@ -32,15 +34,19 @@ from rowhouse.core.resource import Action, Kind, Registry, Report, Resource, par
 
 # An export holds a connection for as long as its reader takes; all tenants share the pool.
 EXPORTS_AT_ONCE = 2
-Handler = Callable[[Request], Awaitable[Response]]
 _BULK_VERBS = ("create", "update", "archive", "restore")
 
 
-def build_router(registry: Registry) -> APIRouter:
-    """Return the router of all resources, to be mounted under /api/v1."""
+def build_routes(registry: Registry) -> list[Route]:
+    """Return the routes of all resources, to be mounted under /api/v1; fixed paths stand before {id}."""
+    return [route for resource in registry for route in _routes_of(registry, resource)]
+
+
+def build_router(routes: Sequence[Route]) -> APIRouter:
+    """Return generated routes as FastAPI knows them."""
     router = APIRouter(redirect_slashes=False)
-    for resource in registry:
-        _add_resource(router, registry, resource)
+    for route in routes:
+        router.add_api_route(route.path, route.handler, methods=[route.method], name=route.name, response_model=None)
     return router
 
 
@@ -53,22 +59,17 @@ def base_path(registry: Registry, resource: Resource) -> str:
     return f"/{parent.name}/{{parent_id}}/{resource.name.removeprefix(f'{parent.singular}-')}"
 
 
-def _add_resource(router: APIRouter, registry: Registry, resource: Resource) -> None:
+def _routes_of(registry: Registry, resource: Resource) -> Iterator[Route]:
     base = base_path(registry, resource)
-
-    def add(method: str, path: str, verb: str, handler: Handler) -> None:
-        name = f"{resource.name}:{verb}"
-        router.add_api_route(f"{base}{path}", handler, methods=[method], name=name, response_model=None)
-
     for method, path, verb, make in _VERBS:
         if verb in resource.verbs and (resource.kind is Kind.SETTINGS) == (path is None):
-            add(method, path or "", verb, make(resource))
+            yield Route(method, f"{base}{path or ''}", f"{resource.name}:{verb}", make(resource))
     for report in resource.reports:
         path = f"/reports/{report.name}" if report.on == "collection" else f"/{{id}}/{report.name}"
-        add("GET", path, report.name, _report(resource, report))
+        yield Route("GET", f"{base}{path}", f"{resource.name}:{report.name}", _report(resource, report))
     for action in resource.actions:
         path = f"/actions/{action.name}" if action.on == "collection" else f"/{{id}}/{action.name}"
-        add("POST", path, action.name, _action(resource, action))
+        yield Route("POST", f"{base}{path}", f"{resource.name}:{action.name}", _action(resource, action))
 
 
 def _list(resource: Resource) -> Handler:
@@ -76,10 +77,9 @@ def _list(resource: Resource) -> Handler:
         async with tenant_call(request) as call:
             query = list_query(request, resource, parent_id=_parent_id(request, resource))
             page = await operations.list_(call, resource, query, api_of(request).cursors)
-        body: dict[str, Any] = {"items": page.items, "next_cursor": page.next_cursor or None}
-        if page.total is not None:
-            body["total"] = page.total
-        return json_answer(body)
+        cursor = f'"{page.next_cursor}"' if page.next_cursor else "null"
+        total = f',"total":{page.total}' if page.total is not None else ""
+        return raw_answer(b'{"items":[%b],"next_cursor":%b%b}' % (b",".join(page.rows), cursor.encode(), total.encode()))
 
     return handler
 
@@ -91,25 +91,37 @@ def _get(resource: Resource) -> Handler:
             text = plain_params(request, frozenset({"fields"})).get("fields", "")
             fields = tuple(part for part in text.split(",") if part)
             row = await operations.get(call, resource, row_id, fields=fields, parent_id=parent_id)
-        return json_answer(row, headers=_etag(row.get("version")))
+        return raw_answer(row.raw, headers=_etag(row.value.get("version")))
 
     return handler
 
 
 def _create(resource: Resource) -> Handler:
     async def handler(request: Request) -> Response:
-        async with tenant_call(request) as call:
+        # The answer that is kept for a key is kept in the same transaction, so it is made before that ends.
+        is_kept = "idempotency-key" in request.headers
+        async with tenant_call(request, is_single=not is_kept) as call:
             plain_params(request, frozenset())
             body = await read_body(request)
 
             async def work() -> Response:
-                row = await operations.create(call, resource, body, parent_id=_parent_id(request, resource))
-                place = f"{request.url.path.rstrip('/')}/{row.id}"
-                return _row_answer(resource, row, status=201, headers={"location": place})
+                return _created(request, resource, await _added(request, call, resource, body))
 
-            return await once(request, call, body, needs=(resource, "create"), run=work)
+            if is_kept:
+                return await once(request, call, body, needs=(resource, "create"), run=work)
+            row = await _added(request, call, resource, body)
+        return _created(request, resource, row)
 
     return handler
+
+
+async def _added(request: Request, call: Call, resource: Resource, body: Mapping[str, Any]) -> Any:
+    return await operations.create(call, resource, body, parent_id=_parent_id(request, resource))
+
+
+def _created(request: Request, resource: Resource, row: Any) -> Response:
+    place = f"{request.url.path.rstrip('/')}/{row.id}"
+    return _row_answer(resource, row, status=201, headers={"location": place})
 
 
 def _update(resource: Resource) -> Handler:

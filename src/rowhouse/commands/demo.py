@@ -81,7 +81,7 @@ async def ensure_demo(settings: Settings) -> list[Made]:
     provide(settings)
     with _one_at_a_time(settings.data_dir / "demo.lock") as lock:
         addresses = await asyncio.to_thread(find_addresses, settings)
-        database = open_database(addresses.urls, addresses.roles, pool_size=1)
+        database = open_database(addresses.urls, addresses.roles, pool_size=1, prepare=addresses.may_prepare)
         try:
             return await _Demo(settings, database, settings.data_dir / "demo.json", lock).ensure()
         finally:

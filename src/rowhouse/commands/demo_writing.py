@@ -283,7 +283,7 @@ async def _write_named(slug: str, today: date) -> None:
     settings = Settings()
     provide(settings)
     addresses = find_addresses(settings)
-    database = open_database(addresses.urls, addresses.roles, pool_size=1)
+    database = open_database(addresses.urls, addresses.roles, pool_size=1, prepare=addresses.may_prepare)
     if settings.embedded:
         # The same few statements thousands of times; a pooler, which would mind their being prepared, is not in between.
         event.listen(database.app.sync_engine, "connect", _prepare_statements)

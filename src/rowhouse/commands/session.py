@@ -57,7 +57,7 @@ async def open_program(*, pool_size: int = 2) -> AsyncIterator[Program]:
     settings = Settings()
     provide(settings)
     addresses = await asyncio.to_thread(find_addresses, settings)
-    database = open_database(addresses.urls, addresses.roles, pool_size=pool_size)
+    database = open_database(addresses.urls, addresses.roles, pool_size=pool_size, prepare=addresses.may_prepare)
     try:
         await database.check_roles()
         yield Program(settings, addresses, database, build_registry())

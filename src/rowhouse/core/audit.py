@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -180,6 +180,10 @@ def jsonable(value: Any) -> Any:
         return f"{value:f}"
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime):
+        # As PostgreSQL writes it into JSON, so that a create answers what a later get answers.
+        moment = value.astimezone(UTC).isoformat()
+        return f"{moment[:19]}.{moment[20:26].rstrip('0')}{moment[26:]}" if value.microsecond else moment
+    if isinstance(value, date):
         return value.isoformat()
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -12,13 +12,16 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import inspect, select
 
-from partywall import Tenant, TenantScoped, tenant_scope
+from partywall import Tenant, TenantMismatch, TenantScoped, get_tenant_id, tenant_scope
 from rowhouse.core import clock
 from rowhouse.core.db import AsyncCallSession, Database, write_failures
 from rowhouse.core.errors import NotFound, ReferenceNotFound
 from rowhouse.core.events import OutboxEvent
 from rowhouse.core.permissions import Principal
 from rowhouse.core.resource import Registry
+from rowhouse.core.together import may_wait, send
+from rowhouse.exchange import Ask, Line, Statement, ask_of, in_session, lines_of, makers_of, over_pipeline, rows_of
+from rowhouse.pipeline import Pipeline
 
 _Row = TypeVar("_Row", bound=TenantScoped)
 
@@ -46,7 +49,6 @@ class Call:
     tenant: Tenant
     principal: Principal
     database: Database
-    session: AsyncCallSession
     registry: Registry
     now: datetime
     request_id: str = ""
@@ -55,9 +57,77 @@ class Call:
     reason: str = ""
     batch_id: UUID | None = None
     is_live: bool = True
+    may_be_stale: bool = False
+    is_single: bool = False
     numbers: dict[str, list[int]] = field(default_factory=dict)
     derived: dict[Derive, set[UUID]] = field(default_factory=dict)
     _deferred: bool = False
+    _session: AsyncCallSession | None = None
+
+    @property
+    def session(self) -> AsyncCallSession:
+        """Return the transaction of this call; it begins with the first statement."""
+        if self._session is None:
+            self._session = AsyncCallSession(self.database.app, tenant=self.tenant)
+            self._session.sync_session.info["call"] = self
+        return self._session
+
+    async def read(self, *asks: Ask) -> list[list[Line]]:
+        """Return the lines of each ask: in one exchange, or through the transaction once this call has one."""
+        if await self._is_writing():
+            return [await in_session(self.session, ask) for ask in asks]
+        return [lines_of(result) for result in await over_pipeline(self._reading(), self._own_tenant(), asks)]
+
+    async def fetch(self, *statements: Statement) -> list[Sequence[Any]]:
+        """Return the rows of each SELECT, all together as `read` does; each row a tuple of Python values.
+
+        A mapped class stands in its row as one value, to be read only.
+        """
+        if await self._is_writing():
+            return [(await self.session.execute(statement)).all() for statement in statements]
+        asks = [ask_of(statement) for statement in statements]
+        results = await over_pipeline(self._reading(), self._own_tenant(), asks)
+        return [rows_of(result, makers_of(statement)) for result, statement in zip(results, statements, strict=True)]
+
+    async def rows(self, statement: Statement) -> Sequence[Any]:
+        """Return the rows of one SELECT, as `fetch` does."""
+        return (await self.fetch(statement))[0]
+
+    async def _is_writing(self) -> bool:
+        """Return whether this call has a transaction; what waited to be sent with its commit is sent before."""
+        session = self._session.sync_session if self._session is not None else None
+        if session is None or not (session.has_begun or session.new or session.dirty or session.deleted):
+            return False
+        if self.is_single and not session.has_begun:
+            self.is_single = False
+            await self.flush()
+        return True
+
+    def _reading(self) -> Pipeline:
+        replica = self.database.replica
+        return replica if replica is not None and self.may_be_stale else self.database.reads
+
+    def _own_tenant(self) -> UUID:
+        if get_tenant_id() != self.tenant.id:
+            raise TenantMismatch(f"call of tenant {self.tenant.id} used in a scope of tenant {get_tenant_id()}")
+        return self.tenant.id
+
+    async def close(self, *, commit: bool) -> None:
+        """End the transaction, if there is one; new rows that could wait are sent with its commit."""
+        if self._session is None:
+            return
+        try:
+            if not commit:
+                await self._session.rollback()
+            elif not (self._may_wait() and await send(self.database, self._session.sync_session)):
+                self.is_single = False
+                await self.flush()
+                await self._session.commit()
+        finally:
+            await self._session.close()
+
+    def _may_wait(self) -> bool:
+        return self.is_single and self._session is not None and not self.derived and may_wait(self._session.sync_session)
 
     @property
     def today(self) -> date:
@@ -79,9 +149,9 @@ class Call:
 
         Raises StaleVersion, Conflict (duplicate) or ReferenceNotFound in place of the database's own errors.
         """
-        if not self._deferred:
+        if not self._deferred and self._session is not None and not self._may_wait():
             with write_failures():
-                await self.session.flush()
+                await self._session.flush()
                 while self.derived:
                     # First named, first locked: the same order in every call.
                     run = next(iter(self.derived))
@@ -175,14 +245,18 @@ async def open_call(
 ) -> AsyncIterator[Call]:
     """Open the transaction of one call; it commits when the block ends and rolls back on any error.
 
-    about: request_id, ip, reason, now.
+    about: request_id, ip, reason, now, may_be_stale, is_single (the block does one operation, so that what it adds may be
+    sent with the commit).
     """
     about.setdefault("is_live", "now" not in about)
     about.setdefault("now", clock.utc_now())
     # Deferred constraints speak up at the commit, so the whole transaction is answered for.
     with tenant_scope(tenant), write_failures():
-        async with database.tenant(tenant) as session:
-            call = Call(tenant=tenant, principal=principal, database=database, session=session, registry=registry, **about)
-            session.sync_session.info["call"] = call
+        call = Call(tenant=tenant, principal=principal, database=database, registry=registry, **about)
+        try:
             yield call
             await call.flush()
+        except BaseException:
+            await call.close(commit=False)
+            raise
+        await call.close(commit=True)

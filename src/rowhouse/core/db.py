@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Text,
     event,
     inspect,
+    make_url,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
@@ -45,6 +47,7 @@ from partywall import AsyncTenantSession, Tenant, TenantScoped, TenantSession, u
 from partywall.context import current_system_scope
 from partywall.rls import Roles, assert_role
 from rowhouse.core.errors import Conflict, Invalid, ReferenceNotFound, RowhouseError, StaleVersion
+from rowhouse.pipeline import Pipeline
 
 _Row = TypeVar("_Row", bound=TenantScoped)
 
@@ -150,13 +153,17 @@ class CallSession(TenantSession):
     """The tenant session of one operation call; the audit listeners are bound to this class.
 
     moments: under what pending changes were made, by the state of their row; the audit log takes it from here.
-    written: how many changes it has recorded so far.
+    written: how many changes it has recorded so far.  has_begun: whether a statement was sent.
+    flushed_apart: classes whose rows are never sent together with the commit, since a listener follows their flush.
     """
+
+    flushed_apart: ClassVar[set[type]] = set()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.moments: dict[Any, Any] = {}
         self.written = 0
+        self.has_begun = False
 
     def known_row(self, model: type[_Row], row_id: UUID) -> _Row | None:
         """Return a row this session has loaded or added, without a statement; else None."""
@@ -170,6 +177,11 @@ class AsyncCallSession(AsyncTenantSession):
 
     sync_session_class = CallSession
     sync_session: CallSession
+
+
+@event.listens_for(CallSession, "after_begin")
+def _note_begin(session: CallSession, _transaction: Any, _connection: Connection) -> None:
+    session.has_begun = True
 
 
 @event.listens_for(CallSession, "after_attach")
@@ -262,12 +274,19 @@ def _need_system_scope(_session: SystemSession, _transaction: Any, _connection: 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The engines of the running program, one per role. Migrations use a connection of their own."""
+    """The engines of the running program, one per role. Migrations use a connection of their own.
+
+    reads: what tenants' lists and records are read through.  replica: the same, from a copy that may lag behind.
+    look_ups: what people, sessions and keys are read through before a tenant is known, by the identity role.
+    """
 
     app: AsyncEngine
     identity: AsyncEngine
     operator: AsyncEngine
     roles: Roles
+    reads: Pipeline
+    look_ups: Pipeline
+    replica: Pipeline | None = None
 
     @asynccontextmanager
     async def tenant(self, tenant: Tenant) -> AsyncIterator[AsyncCallSession]:
@@ -303,14 +322,20 @@ class Database:
 
     async def close(self) -> None:
         """Close every pool."""
+        for pipeline in (self.reads, self.look_ups, self.replica):
+            if pipeline is not None:
+                await pipeline.close()
         for engine in (self.app, self.identity, self.operator):
             await engine.dispose()
 
 
-def open_database(urls: dict[str, str], roles: Roles, *, pool_size: int = 10) -> Database:
+def open_database(
+    urls: dict[str, str], roles: Roles, *, pool_size: int = 10, prepare: bool = True, replica: str | None = None
+) -> Database:
     """Return the engines for three URLs, keyed "app", "identity", "operator".
 
-    pool_size: connections of the app role; the other two keep fewer.
+    pool_size: connections of the app role, for reads and for writes each; the other two keep fewer.
+    prepare: False where the URLs lead to a pooler in transaction mode.  replica: URL of a copy for reads, app role.
     """
 
     def engine(name: str, size: int) -> AsyncEngine:
@@ -324,4 +349,23 @@ def open_database(urls: dict[str, str], roles: Roles, *, pool_size: int = 10) ->
             connect_args={"prepare_threshold": None},
         )
 
-    return Database(engine("app", pool_size), engine("identity", max(2, pool_size // 2)), engine("operator", 2), roles)
+    def pipeline(url: str, role: str, **options: Any) -> Pipeline:
+        return Pipeline(conninfo_of(url), role=role, prepare=prepare, **options)
+
+    others = max(2, pool_size // 2)
+    return Database(
+        app=engine("app", pool_size),
+        identity=engine("identity", others),
+        operator=engine("operator", 2),
+        roles=roles,
+        reads=pipeline(urls["app"], roles.app, size=pool_size),
+        look_ups=pipeline(urls["identity"], roles.identity, size=others, of_tenants=False),
+        replica=pipeline(replica, roles.app, size=pool_size) if replica is not None else None,
+    )
+
+
+def conninfo_of(url: str) -> str:
+    """Return an address as libpq reads it; the two write spaces differently."""
+    address = make_url(url)
+    named: dict[str, Any] = {**address.translate_connect_args(username="user", database="dbname"), **address.query}
+    return make_conninfo("", **named)

@@ -8,7 +8,26 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ARRAY, Boolean, ColumnElement, Date, DateTime, Integer, Numeric, String, and_, false, func, not_, or_
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    Date,
+    DateTime,
+    Integer,
+    Numeric,
+    String,
+    Text,
+    all_,
+    and_,
+    any_,
+    bindparam,
+    false,
+    func,
+    not_,
+    or_,
+)
 from sqlalchemy import true as always
 
 from rowhouse.core.errors import Invalid
@@ -25,12 +44,12 @@ _COMPARE: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "lte": lambda column, value: column <= value,
     "gt": lambda column, value: column > value,
     "gte": lambda column, value: column >= value,
-    "in": lambda column, value: column.in_(value),
-    "not_in": lambda column, value: or_(column.is_(None), column.not_in(value)),
-    "between": lambda column, value: column.between(value[0], value[1]),
-    "contains": lambda column, value: func.lower(column).contains(value.lower(), autoescape=True),
-    "starts_with": lambda column, value: func.starts_with(func.lower(column), value.lower()),
-    "has": lambda column, value: column.contains([value]),
+    "in": lambda column, value: column == any_(value),
+    "not_in": lambda column, value: or_(column.is_(None), column != all_(value)),
+    "between": lambda column, value: column.between(*value),
+    "contains": lambda column, value: func.lower(column).like(value, escape="/"),
+    "starts_with": lambda column, value: func.starts_with(func.lower(column), value),
+    "has": lambda column, value: column.contains(value),
 }
 _OFFSET = re.compile(r"^([+-]?)(\d{1,4})([dwmy])$")
 
@@ -55,10 +74,14 @@ class Filters:
     """Turns filter trees of one resource into conditions; dates are read in the tenant's zone.
 
     A tree is {"field", "op", "value"}, {"and": […]}, {"or": […]} or {"not": …}; at most 5 deep and 50 conditions.
-    Raises Invalid, naming the field: unknown_field, not_filterable, unknown_operator, invalid_value, filter_too_large.
+    shape: what the conditions look like without their values: equal shapes are equal SQL.  values: of the parameters, by
+    name.  Raises Invalid, naming the field: unknown_field, not_filterable, unknown_operator, invalid_value,
+    filter_too_large.
     """
 
     def __init__(self, resource: Resource, *, now: datetime, zone: str) -> None:
+        self.shape: list[Any] = []
+        self.values: dict[str, Any] = {}
         self._resource = resource
         self._columns = {column.key: column for column in resource.filters}
         self._zone = ZoneInfo(zone)
@@ -75,9 +98,11 @@ class Filters:
             ((word, branches),) = tree.items()
             if not isinstance(branches, list) or not branches:
                 raise Invalid(f'"{word}" takes a list of at least one filter.', field="filter")
+            self.shape.append((word, len(branches)))
             parts = [self.condition(branch, depth + 1) for branch in branches]
             return and_(always(), *parts) if word == "and" else or_(false(), *parts)
         if set(tree) == {"not"}:
+            self.shape.append("not")
             # NULL counts as "does not match", so that a filter and its negation divide the rows between them.
             return not_(func.coalesce(self.condition(tree["not"], depth + 1), false()))
         if not {"field", "value"} <= set(tree) <= {"field", "op", "value"}:
@@ -93,13 +118,33 @@ class Filters:
         if operator not in operators(column):
             allowed = ", ".join(sorted(operators(column)))
             raise Invalid(f"{name} can be filtered by: {allowed}.", code="unknown_operator", field=str(name))
+        self.shape.append((name, operator))
         if operator == "is_null":
-            return column.is_(None) if _boolean(value, column.key) else column.is_not(None)
+            is_empty = _boolean(value, column.key)
+            self.shape.append(is_empty)
+            return column.is_(None) if is_empty else column.is_not(None)
         if operator == "within":
             return self._within(column, value)
-        if operator in {"in", "not_in", "between"}:
-            return _COMPARE[operator](column, self._values(column, operator, value))
-        return _COMPARE[operator](column, self._value(column, operator, value))
+        kind = column.property.columns[0].type
+        if operator == "between":
+            return _COMPARE[operator](column, [self._bind(item, kind) for item in self._values(column, operator, value)])
+        if operator in {"in", "not_in"}:
+            return _COMPARE[operator](column, self._bind(self._values(column, operator, value), ARRAY(kind)))
+        return _COMPARE[operator](column, self._bind(*self._bound(column, operator, self._value(column, operator, value))))
+
+    def _bind(self, value: Any, kind: Any) -> BindParameter[Any]:
+        name = f"value_{len(self.values)}"
+        self.values[name] = value
+        return bindparam(name, value, kind)
+
+    def _bound(self, column: Column, operator: str, value: Any) -> tuple[Any, Any]:
+        """Return what is sent for a value, and its type."""
+        if operator == "contains":
+            return f"%{_escaped(value.lower())}%", Text()
+        if operator == "starts_with":
+            return value.lower(), Text()
+        kind = column.property.columns[0].type
+        return ([value], kind) if operator == "has" else (value, kind)
 
     def _column(self, name: Any) -> Column:
         if isinstance(name, str) and name in self._columns:
@@ -145,10 +190,12 @@ class Filters:
                 code="invalid_value",
                 field=column.key,
             )
-        start, end = period
-        if isinstance(column.property.columns[0].type, Date):
-            return and_(column >= start, column < end)
-        return and_(column >= datetime.combine(start, time(), self._zone), column < datetime.combine(end, time(), self._zone))
+        kind = column.property.columns[0].type
+        edges: list[Any] = [*period]
+        if not isinstance(kind, Date):
+            edges = [datetime.combine(day, time(), self._zone) for day in period]
+        start, end = (self._bind(edge, kind) for edge in edges)
+        return and_(column >= start, column < end)
 
 
 def relative_day(text: str, today: date) -> date | None:
@@ -196,6 +243,10 @@ def add_months(day: date, count: int) -> date:
     year, month = divmod(index, 12)
     last = (date(year + (month == 11), (month + 1) % 12 + 1, 1) - timedelta(days=1)).day
     return date(year, month + 1, min(day.day, last))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("/", "//").replace("%", "/%").replace("_", "/_")
 
 
 def _boolean(value: Any, field: str) -> bool:

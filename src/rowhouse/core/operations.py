@@ -19,7 +19,7 @@ from rowhouse.core.call import Call
 from rowhouse.core.db import Record
 from rowhouse.core.errors import Conflict, Fault, Forbidden, Invalid, NotFound, ReferenceNotFound, RowhouseError, StaleVersion
 from rowhouse.core.permissions import READS, Role, allows
-from rowhouse.core.reads import Cursors, Page, Query, as_json, check_query, get_row, list_rows, stream_rows
+from rowhouse.core.reads import Cursors, Document, Page, Query, as_json, check_query, get_row, list_rows, stream_rows
 from rowhouse.core.references import check_references, models_by_table
 from rowhouse.core.resource import Action, Change, Kind, Report, Resource, parent_table
 from rowhouse.core.schemas import create_schema, update_schema, validated
@@ -48,7 +48,6 @@ def require(call: Call, resource: Resource, verb: str, *, reads: bool = False) -
 async def list_(call: Call, resource: Resource, query: Query, cursors: Cursors) -> Page:
     """Return one page of a resource's rows."""
     require(call, resource, "list")
-    await _check_parent(call, resource, query.parent_id)
     return await list_rows(call, resource, query, cursors)
 
 
@@ -66,17 +65,15 @@ async def check_export(call: Call, resource: Resource, query: Query) -> None:
     require(call, resource, "list")
     require(call, resource, "export", reads=True)
     await _check_parent(call, resource, query.parent_id)
-    check_query(call, resource, query)
+    await check_query(call, resource, query)
 
 
 async def get(
     call: Call, resource: Resource, row_id: UUID, *, fields: tuple[str, ...] = (), parent_id: UUID | None = None
-) -> dict[str, Any]:
-    """Return one row as a JSON object.  Raises NotFound, also for a row of another tenant."""
+) -> Document:
+    """Return one row as a JSON document.  Raises NotFound, also for a row of another tenant."""
     require(call, resource, "get")
-    if resource.parent is not None and parent_id is not None:
-        await _load(call, resource, row_id, parent_id=parent_id)
-    return await get_row(call, resource, row_id, fields=fields)
+    return await get_row(call, resource, row_id, fields=fields, parent_id=parent_id)
 
 
 async def create(call: Call, resource: Resource, data: Mapping[str, Any], *, parent_id: UUID | None = None) -> Any:
@@ -205,8 +202,10 @@ async def report(
     values = parse(declared.params, params)
     if declared.on == "collection":
         return await declared.run(call, values)
-    assert row_id is not None
-    return await declared.run(call, await _load(call, resource, row_id), values)
+    found: Any = await call.rows(select(resource.model).where(resource.model.id == row_id))
+    if not found:
+        raise NotFound
+    return await declared.run(call, found[0][0], values)
 
 
 async def settings(call: Call, resource: Resource) -> Any:

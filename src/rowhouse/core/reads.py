@@ -1,4 +1,7 @@
-"""Reading rows: the one door behind which the statement of a list, a get and a count is built."""
+"""Reading rows: the one door behind which the statement of a list, a get and a count is built.
+
+PostgreSQL builds the JSON and it is passed on as bytes; how the statements run is told by `rowhouse.exchange`.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,43 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import ColumnElement, Date, DateTime, Numeric, Select, and_, false, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Date,
+    DateTime,
+    Integer,
+    Numeric,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    false,
+    func,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 
 from rowhouse.core.audit import jsonable
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Invalid, NotFound
 from rowhouse.core.filters import Filters
-from rowhouse.core.resource import Column, Resource
+from rowhouse.core.references import models_by_table
+from rowhouse.core.resource import Column, Resource, parent_table
 from rowhouse.core.schemas import is_nullable, python_type
-from rowhouse.core.text import clean_text
+from rowhouse.core.search import narrow
+from rowhouse.exchange import Ask, Statement
 
 LARGEST_PAGE = 100
+# Few different LIMITs make few different statements; what is read too much is cut off.
+_LIMITS = (10, 25, 50, LARGEST_PAGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +72,31 @@ class Query:
     total: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Page:
-    """One page of rows as JSON objects. next_cursor: "" on the last page.  total: None unless asked for."""
+    """One page of rows, each a JSON object in UTF-8. next_cursor: "" on the last page.  total: None unless asked for."""
 
-    items: list[dict[str, Any]]
+    rows: tuple[bytes, ...]
     next_cursor: str = ""
     total: int | None = None
+
+    @cached_property
+    def items(self) -> list[dict[str, Any]]:
+        """Return the rows as objects."""
+        return [json.loads(row) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One row, a JSON object in UTF-8."""
+
+    raw: bytes
+
+    @cached_property
+    def value(self) -> dict[str, Any]:
+        """Return the row as an object."""
+        found: dict[str, Any] = json.loads(self.raw)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,42 +129,56 @@ class Cursors:
         return values
 
     def _sign(self, scope: str, body: bytes) -> bytes:
-        return hmac.new(self.secret, scope.encode() + b"\0" + body, hashlib.sha256).digest()[: self._size]
+        return hmac.digest(self.secret, scope.encode() + b"\0" + body, hashlib.sha256)[: self._size]
 
 
 async def list_rows(call: Call, resource: Resource, query: Query, cursors: Cursors) -> Page:
-    """Return one page.  Raises Invalid for whatever the resource does not declare."""
+    """Return one page, and its total when asked, in one exchange.
+
+    Raises Invalid for whatever the resource does not declare, NotFound for a parent that is not there.
+    """
     if not 1 <= query.limit <= LARGEST_PAGE:
         raise Invalid(f"limit is 1 to {LARGEST_PAGE}.", field="limit")
-    columns = _columns(resource, query.fields)
-    keys = _keys(resource, query.sort)
-    conditions = conditions_of(call, resource, query)
+    listing = await _listing(call, resource, query)
     scope = _scope(call, resource, query)
-    after = _after(keys, _read_cursor(keys, cursors.decode(scope, query.cursor))) if query.cursor else None
-    read = [*columns, *(key.column for key in keys)]
-    statement: Select[Any] = select(*read).where(*conditions, *([after] if after is not None else []))
-    rows = (await call.session.execute(statement.order_by(*_ordering(keys)).limit(query.limit + 1))).all()
-    total = await _count(call, resource, conditions) if query.total else None
-    names = [column.key for column in columns]
-    items = [as_json(names, row) for row in rows[: query.limit]]
-    more = len(rows) > query.limit
-    return Page(items, cursors.encode(scope, rows[query.limit - 1][len(columns) :]) if more else "", total)
-
-
-async def get_row(call: Call, resource: Resource, row_id: UUID, *, fields: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return one row as a JSON object, archived ones too.  Raises NotFound."""
-    columns = _columns(resource, fields)
-    row = (await call.session.execute(select(*columns).where(resource.model.id == row_id))).one_or_none()
-    if row is None:
+    if query.cursor:
+        listing.start_after(_read_cursor(listing.keys, cursors.decode(scope, query.cursor)))
+    is_part = resource.parent is not None and query.parent_id is not None
+    asks = [listing.page(), *([listing.parent()] if is_part else []), *([listing.count()] if query.total else [])]
+    found, *others = await call.read(*asks)
+    if is_part and not others[0]:
         raise NotFound
-    return as_json([column.key for column in columns], row)
+    rows = [line[0] or b"" for line in found]
+    cursor = cursors.encode(scope, listing.key_values(rows[query.limit - 1])) if len(rows) > query.limit else ""
+    total = int(others[-1][0][0] or 0) if query.total else None
+    return Page(tuple(listing.without_keys(rows[: query.limit])), cursor, total)
+
+
+async def get_row(
+    call: Call, resource: Resource, row_id: UUID, *, fields: tuple[str, ...] = (), parent_id: UUID | None = None
+) -> Document:
+    """Return one row, an archived one too.  Raises NotFound, also for a row that lives in another parent."""
+    columns, model = _columns(resource, fields), resource.model
+    parent = resource.parent if parent_id is not None else None
+
+    def build() -> Statement:
+        chosen = [model.id == bindparam("row_id", row_id, Uuid())]
+        if parent is not None:
+            chosen.append(parent == bindparam("parent_id", parent_id, Uuid()))
+        return select(func.row_to_json(select(*_as_shown(columns)).where(*chosen).subquery("p").table_valued()))
+
+    shape = ("get", resource, fields, parent is not None)
+    (found,) = await call.read(Ask(shape, build, {"row_id": row_id, "parent_id": parent_id}))
+    if not found:
+        raise NotFound
+    return Document(found[0][0] or b"")
 
 
 async def stream_rows(call: Call, resource: Resource, query: Query) -> AsyncIterator[dict[str, Any]]:
     """Yield every matching row as a JSON object, in the list's order, in bounded memory."""
-    columns = _columns(resource, query.fields)
-    names = [column.key for column in columns]
-    statement = select(*columns).where(*conditions_of(call, resource, query)).order_by(*_ordering(_keys(resource, query.sort)))
+    listing = await _listing(call, resource, query)
+    names = [column.key for column in listing.columns]
+    statement = select(*listing.columns).where(*listing.conditions).order_by(*_ordering(listing.keys))
     result = await call.session.stream(statement.execution_options(yield_per=500))
     async for row in result:
         yield as_json(names, row)
@@ -133,33 +189,122 @@ def names_of(resource: Resource, query: Query) -> list[str]:
     return [column.key for column in _columns(resource, query.fields)]
 
 
-def check_query(call: Call, resource: Resource, query: Query) -> None:
+async def check_query(call: Call, resource: Resource, query: Query) -> None:
     """Raise Invalid for whatever a query asks that the resource does not declare."""
-    _columns(resource, query.fields)
-    _keys(resource, query.sort)
-    conditions_of(call, resource, query)
+    await _listing(call, resource, query)
 
 
-def conditions_of(call: Call, resource: Resource, query: Query) -> list[ColumnElement[bool]]:
-    """Return the conditions of a query, without its cursor."""
-    filters = Filters(resource, now=call.now, zone=call.tenant.timezone)
-    found = [filters.single(name, operator, value) for name, operator, value in query.params]
-    if query.filter is not None:
-        found.append(filters.condition(query.filter))
+async def _listing(call: Call, resource: Resource, query: Query) -> _Listing:
+    found = _Listing(call, resource, query)
     if query.q:
-        found.append(_search(resource, query.q))
-    archived: Any = getattr(resource.model, "archived_at", None)
-    if archived is not None and query.archived != "all":
-        found.append(archived.is_(None) if query.archived == "exclude" else archived.is_not(None))
-    if query.parent_id is not None and resource.parent is not None:
-        found.append(resource.parent == query.parent_id)
+        found.filters.append(await narrow(call, resource, query.q))
     return found
+
+
+class _Listing:
+    """One list as it was asked for: its columns, its order, its conditions, and the statements made of them.
+
+    Raises Invalid for whatever the resource does not declare.
+    """
+
+    def __init__(self, call: Call, resource: Resource, query: Query) -> None:
+        self.resource, self.query = resource, query
+        self.columns = _columns(resource, query.fields)
+        self.keys = _keys(resource, query.sort)
+        filters = Filters(resource, now=call.now, zone=call.tenant.timezone)
+        self.filters = [filters.single(name, operator, value) for name, operator, value in query.params]
+        if query.filter is not None:
+            filters.shape.append("filter")
+            self.filters.append(filters.condition(query.filter))
+        self.values, self.shape = filters.values, filters.shape
+        self.values["parent_id"] = query.parent_id
+        self.shape += [query.archived, query.parent_id is not None]
+        self._after: ColumnElement[bool] | None = None
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return the conditions of the list, without its cursor. Made only for a statement that is not known yet."""
+        query, archived, found = self.query, getattr(self.resource.model, "archived_at", None), list(self.filters)
+        if archived is not None and query.archived != "all":
+            found.append(archived.is_(None) if query.archived == "exclude" else archived.is_not(None))
+        if query.parent_id is not None and self.resource.parent is not None:
+            found.append(self.resource.parent == bindparam("parent_id", query.parent_id, Uuid()))
+        return found
+
+    def start_after(self, values: list[Any]) -> None:
+        """Begin with the row that follows these key values."""
+        self.values |= {f"after_{place}": value for place, value in enumerate(values)}
+        self.shape.append(tuple(value is None for value in values))
+        self._after = _after(self.keys, values)
+
+    def page(self) -> Ask:
+        """Return the reading of one row more than a page holds."""
+        limit = next(size for size in _LIMITS if size >= self.query.limit) + 1
+        return self._ask(("page", self.query.fields, self.query.sort, limit), lambda: self._page(limit))
+
+    def count(self) -> Ask:
+        """Return the reading of how many rows there are."""
+        return self._ask("count", lambda: select(func.count(self.resource.model.id)).where(*self.conditions))
+
+    def parent(self) -> Ask:
+        """Return the reading of the parent's id, which comes back empty when it is not there."""
+        parent = models_by_table()[parent_table(self.resource)]
+        wanted = bindparam("parent_id", self.query.parent_id, Uuid())
+        return Ask(("parent", parent), lambda: select(parent.id).where(parent.id == wanted), self.values)
+
+    def key_values(self, row: bytes) -> list[Any]:
+        """Return the values a row is ordered by, as JSON holds them."""
+        found = json.loads(row)
+        return [found[name] for name in (self._extra or [key.column.key for key in self.keys])]
+
+    def without_keys(self, rows: list[bytes]) -> list[bytes]:
+        """Return the rows without what was read for the cursor alone."""
+        if not self._extra:
+            return rows
+        # Quotes inside a text are escaped and nested objects have spaces, so this is the first of the added names.
+        mark = f',"{self._extra[0]}":'.encode()
+        return [row[: row.rfind(mark)] + b"}" for row in rows]
+
+    def _ask(self, what: Any, build: Any) -> Ask:
+        # What a search becomes depends on what it finds, so its statement is built each time.
+        return Ask((what, self.resource, *self.shape), build, None if self.query.q else self.values)
+
+    def _page(self, limit: int) -> Statement:
+        extra = [key.column.label(name) for key, name in zip(self.keys, self._extra, strict=False)]
+        chosen = [*self.conditions, *([self._after] if self._after is not None else [])]
+        # Written into the statement: a plan kept for any LIMIT would be a plan for a tenth of the table.
+        most = bindparam("rows", limit, Integer(), literal_execute=True)
+        rows = select(*_as_shown(self.columns), *extra).where(*chosen).order_by(*_ordering(self.keys)).limit(most)
+        return select(func.row_to_json(rows.subquery("p").table_valued()))
+
+    @cached_property
+    def _extra(self) -> list[str]:
+        """Return names for the key columns, when a caller did not ask for all of them."""
+        if {key.column.key for key in self.keys} <= {column.key for column in self.columns}:
+            return []
+        return [f"~{place}" for place in range(len(self.keys))]
+
+
+def _as_shown(columns: Sequence[Column]) -> list[Any]:
+    """Return columns as a document shows them: exact numbers as text."""
+    exact = [isinstance(column.property.columns[0].type, Numeric) for column in columns]
+    return [cast(c, Text).label(c.key) if is_exact else c.label(c.key) for c, is_exact in zip(columns, exact, strict=True)]
 
 
 def row_as_json(resource: Resource, row: Any) -> dict[str, Any]:
     """Return a loaded row as the JSON object a get would return."""
-    names = [column.key for column in resource.shown()]
-    return as_json(names, [getattr(row, name) for name in names])
+    found = as_json([column.key for column in resource.shown()], [getattr(row, column.key) for column in resource.shown()])
+    for name, scale in _scales(resource):
+        # A default was never read back, so it does not have its column's places yet.
+        if found[name] is not None:
+            found[name] = f"{getattr(row, name):.{scale}f}"
+    return found
+
+
+@lru_cache(2_000)
+def _scales(resource: Resource) -> tuple[tuple[str, int], ...]:
+    kinds = ((column.key, column.property.columns[0].type) for column in resource.shown())
+    return tuple((name, kind.scale) for name, kind in kinds if isinstance(kind, Numeric) and kind.scale is not None)
 
 
 def as_json(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
@@ -167,6 +312,7 @@ def as_json(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
     return {name: jsonable(value) for name, value in zip(names, values, strict=False)}
 
 
+@lru_cache(2_000)
 def _columns(resource: Resource, fields: tuple[str, ...]) -> tuple[Column, ...]:
     shown = resource.shown()
     if not fields:
@@ -178,7 +324,8 @@ def _columns(resource: Resource, fields: tuple[str, ...]) -> tuple[Column, ...]:
     return tuple(by_name[name] for name in dict.fromkeys(fields))
 
 
-def _keys(resource: Resource, sort: tuple[str, ...]) -> list[_Key]:
+@lru_cache(2_000)
+def _keys(resource: Resource, sort: tuple[str, ...]) -> tuple[_Key, ...]:
     declared = {column.key: column for column in resource.order}
     keys: list[_Key] = []
     for name in sort:
@@ -192,18 +339,29 @@ def _keys(resource: Resource, sort: tuple[str, ...]) -> list[_Key]:
         first = resource.order[0]
         keys.append(_Key(first, isinstance(first.property.columns[0].type, Date | DateTime)))
     identity: InstrumentedAttribute[Any] = resource.model.id
-    return [*keys, _Key(identity, keys[-1].descending if keys else True)]
+    return (*keys, _Key(identity, keys[-1].descending if keys else True))
 
 
 def _ordering(keys: Sequence[_Key]) -> list[Any]:
-    return [key.column.desc().nulls_last() if key.descending else key.column.asc().nulls_last() for key in keys]
+    # Where a column is never empty, saying where the empty ones go would only keep its index from being used.
+    ordered = [(key.column, key.column.desc() if key.descending else key.column.asc()) for key in keys]
+    return [order.nulls_last() if is_nullable(column) else order for column, order in ordered]
 
 
 def _after(keys: Sequence[_Key], values: Sequence[Any]) -> ColumnElement[bool]:
-    """Return "comes after these values" for keys of mixed direction, empty values last."""
+    """Return "comes after these values", empty ones last."""
+    kinds = [key.column.property.columns[0].type for key in keys]
+    bound = [
+        None if value is None else bindparam(f"after_{place}", value, kind)
+        for place, (value, kind) in enumerate(zip(values, kinds, strict=True))
+    ]
+    if len({key.descending for key in keys}) == 1 and not any(is_nullable(key.column) for key in keys):
+        # One comparison of rows is one place in the index.
+        row, edge = tuple_(*(key.column for key in keys)), tuple_(*bound)
+        return row < edge if keys[0].descending else row > edge
     branches = []
-    for index, (key, value) in enumerate(zip(keys, values, strict=True)):
-        equal = [_same(k.column, v) for k, v in zip(keys[:index], values[:index], strict=True)]
+    for index, (key, value) in enumerate(zip(keys, bound, strict=True)):
+        equal = [_same(k.column, v) for k, v in zip(keys[:index], bound[:index], strict=True)]
         branches.append(and_(*equal, _beyond(key, value)))
     return or_(false(), *branches)
 
@@ -240,19 +398,3 @@ def _cursor_type(column: Column) -> Any:
 def _scope(call: Call, resource: Resource, query: Query) -> str:
     about = [query.filter, query.params, query.q, query.sort, query.archived, str(query.parent_id)]
     return f"{call.tenant.id}:{resource.name}:{json.dumps(about, sort_keys=True, default=str)}"
-
-
-def _search(resource: Resource, q: str) -> ColumnElement[bool]:
-    if not resource.search:
-        raise Invalid(f"{resource.name} cannot be searched by text.", code="not_searchable", field="q")
-    try:
-        words = clean_text(q[:200]).lower().split()
-    except ValueError as error:
-        raise Invalid(str(error), code="invalid_value", field="q") from error
-    return and_(
-        *(or_(*(func.lower(column).contains(word, autoescape=True) for column in resource.search)) for word in words[:10])
-    )
-
-
-async def _count(call: Call, resource: Resource, conditions: list[ColumnElement[bool]]) -> int:
-    return await call.session.scalar(select(func.count(resource.model.id)).where(*conditions)) or 0

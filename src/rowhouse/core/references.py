@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import Table, inspect
+from sqlalchemy import Table, Uuid, bindparam, inspect, select
 
 from partywall import TenantScoped
 from rowhouse.core.call import Call
 from rowhouse.core.db import Base
 from rowhouse.core.resource import Resource
+from rowhouse.exchange import Ask, Statement
 
 
 async def check_references(call: Call, resource: Resource, values: Mapping[str, Any]) -> None:
     """Raise ReferenceNotFound, naming the column, for an id that names no live row of this tenant."""
-    for column, model in references(resource.model).items():
-        if values.get(column) is not None:
-            await call.reference(model, values[column], column)
+    named = {column: model for column, model in references(resource.model).items() if values.get(column) is not None}
+    if not named:
+        return
+    asks = [Ask(("reference", model), partial(_live, model), {"row_id": values[column]}) for column, model in named.items()]
+    for column, lines in zip(named, await call.read(*asks), strict=True):
+        if not lines:
+            # A row this call has added and not sent yet, or none.
+            await call.reference(named[column], values[column], column)
+
+
+def _live(model: Any) -> Statement:
+    statement = select(model.id).where(model.id == bindparam("row_id", None, Uuid()))
+    return statement.where(model.archived_at.is_(None)) if hasattr(model, "archived_at") else statement
 
 
 def references(model: type[TenantScoped]) -> Mapping[str, type[TenantScoped]]:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import aliased
 from rowhouse.core.call import Call
 from rowhouse.core.resource import Input, NoInput, report
 from rowhouse.core.text import PointInTime
+from rowhouse.exchange import one_of
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.models import Account, CRMActivity, Opportunity, OpportunityStageHistory, PipelineStage
 from rowhouse.modules.crm.states import StageType
@@ -91,9 +92,9 @@ async def timeline(call: Call, account: Account, params: TimelineParams) -> Time
         CRMActivity.archived_at.is_(None),
         _earlier(happened, CRMActivity.id, before, params),
     )
-    done = (await call.session.execute(statement.order_by(happened.desc(), CRMActivity.id.desc()).limit(params.limit + 1))).all()
-    changes = await _stage_changes(call, account, before, params)
-    items = [_activity_item(activity, moment) for activity, moment in done] + changes
+    activities = statement.order_by(happened.desc(), CRMActivity.id.desc()).limit(params.limit + 1)
+    done, changes = await call.fetch(activities, _stage_changes(account, before, params))
+    items = [*(_activity_item(activity, moment) for activity, moment in done), *(_stage_item(*row) for row in changes)]
     items.sort(key=lambda item: (item.occurred_at, item.id), reverse=True)
     more = len(items) > params.limit
     page = items[: params.limit]
@@ -106,7 +107,8 @@ async def hierarchy(call: Call, account: Account, params: NoInput) -> list[Relat
 
     An ancestor's group value covers what is returned here: the path down to the account, and all below the account.
     """
-    rows = [*(await _line_of(call, account, up=True)), *(await _line_of(call, account, up=False))]
+    above, below = await call.fetch(_line_of(account, up=True), _line_of(account, up=False))
+    rows = [*map(tuple, above), *map(tuple, below)]
     sums = await _sums(call, [row_id for row_id, *_ in rows])
     children: dict[UUID | None, list[UUID]] = {}
     for row_id, _, parent_id, _ in rows:
@@ -133,7 +135,7 @@ async def duplicates(call: Call, account: Account, params: NoInput) -> list[Acco
         return []
     statement = select(Account).where(or_(*alike), Account.id != account.id, Account.archived_at.is_(None)).limit(50)
     found = []
-    for row in await call.session.scalars(statement):
+    for (row,) in await call.rows(statement):
         reasons = [name for name, column, value in signs if value and getattr(row, column.key) == value]
         found.append(
             AccountDouble(
@@ -149,9 +151,9 @@ async def duplicates(call: Call, account: Account, params: NoInput) -> list[Acco
     return sorted(found, key=lambda double: (-double.score, double.name))
 
 
-async def _stage_changes(call: Call, account: Account, before: datetime, params: TimelineParams) -> list[TimelineItem]:
+def _stage_changes(account: Account, before: datetime, params: TimelineParams) -> Any:
     change = OpportunityStageHistory
-    statement = (
+    return (
         select(change, Opportunity.name, PipelineStage.name)
         .join(Opportunity, Opportunity.id == change.opportunity_id)
         .join(PipelineStage, PipelineStage.id == change.to_stage_id)
@@ -159,7 +161,6 @@ async def _stage_changes(call: Call, account: Account, before: datetime, params:
         .order_by(change.changed_at.desc(), change.id.desc())
         .limit(params.limit + 1)
     )
-    return [_stage_item(*row) for row in (await call.session.execute(statement)).all()]
 
 
 def _earlier(moment: Any, row_id: Any, before: datetime, params: TimelineParams) -> Any:
@@ -198,8 +199,8 @@ def _stage_item(change: OpportunityStageHistory, deal_name: str, stage_name: str
     )
 
 
-async def _line_of(call: Call, account: Account, *, up: bool) -> Sequence[tuple[UUID, str, UUID | None, int]]:
-    """Return the ancestors (up, without the account itself) or the account and its subtree, as (id, name, parent, level)."""
+def _line_of(account: Account, *, up: bool) -> Any:
+    """Return a SELECT of the ancestors alone (up), or of the account and its subtree, as (id, name, parent, level)."""
     start = Account.id == (account.parent_account_id if up else account.id)
     begin = select(Account.id.label("id"), Account.parent_account_id.label("above"), literal(-1 if up else 0).label("level"))
     tree = begin.where(start, Account.tenant_id == account.tenant_id).cte("tree", recursive=True)
@@ -213,19 +214,16 @@ async def _line_of(call: Call, account: Account, *, up: bool) -> Sequence[tuple[
         relative.archived_at.is_(None),
     )
     tree = tree.union_all(step.where(*bounds))
-    statement = select(Account.id, Account.name, Account.parent_account_id, tree.c.level).join(tree, tree.c.id == Account.id)
-    return [(row_id, name, parent, level) for row_id, name, parent, level in (await call.session.execute(statement)).all()]
+    return select(Account.id, Account.name, Account.parent_account_id, tree.c.level).join(tree, tree.c.id == Account.id)
 
 
 async def _sums(call: Call, account_ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
     value = func.sum(Opportunity.amount_base_minor)
     opened = func.coalesce(value.filter(Opportunity.status == StageType.OPEN), 0)
     won = func.coalesce(value.filter(Opportunity.status == StageType.WON), 0)
-    live = (Opportunity.account_id.in_(account_ids), Opportunity.archived_at.is_(None))
+    live = (one_of(Opportunity.account_id, account_ids), Opportunity.archived_at.is_(None))
     statement = select(Opportunity.account_id, opened, won).where(*live).group_by(Opportunity.account_id)
-    return {
-        account_id: (int(o or 0), int(w or 0)) for account_id, o, w in (await call.session.execute(statement)).all() if account_id
-    }
+    return {account_id: (int(o or 0), int(w or 0)) for account_id, o, w in await call.rows(statement) if account_id}
 
 
 def _relative(row: tuple[UUID, str, UUID | None, int], own: tuple[int, int], group: tuple[int, int]) -> Relative:

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Invalid
 from rowhouse.core.resource import Input, report
+from rowhouse.exchange import one_of
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.models import Account, CRMActivity
 from rowhouse.modules.crm.states import ActivityStatus
@@ -66,14 +67,14 @@ async def agenda(call: Call, params: AgendaParams) -> Agenda:
         .outerjoin(Account, Account.id == CRMActivity.account_id)
         .where(
             CRMActivity.owner_user_id == owner_id,
-            CRMActivity.status.in_((ActivityStatus.PLANNED, ActivityStatus.IN_PROGRESS)),
+            one_of(CRMActivity.status, (ActivityStatus.PLANNED, ActivityStatus.IN_PROGRESS)),
             CRMActivity.archived_at.is_(None),
             at < end,
         )
         .order_by(at, CRMActivity.id)
         .limit(_MOST)
     )
-    items = [_item(*row) for row in (await call.session.execute(statement)).all()]
+    items = [_item(*row) for row in await call.rows(statement)]
     return Agenda(
         overdue=[item for item in items if item.at < call.now],
         today=[item for item in items if call.now <= item.at < tomorrow],

@@ -39,7 +39,7 @@ async def duplicates(call: Call, contact: CRMContact, params: NoInput) -> list[C
         return []
     statement = select(CRMContact).where(or_(*alike), CRMContact.id != contact.id, CRMContact.archived_at.is_(None)).limit(50)
     found = []
-    for row in await call.session.scalars(statement):
+    for (row,) in await call.rows(statement):
         reasons = _reasons(contact, row)
         found.append(
             ContactDouble(

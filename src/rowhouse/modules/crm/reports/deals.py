@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, and_, func, select
 from rowhouse.core.call import Call
 from rowhouse.core.errors import ReferenceNotFound
 from rowhouse.core.resource import Input, NoInput, report
+from rowhouse.exchange import one_of
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.models import Account, Opportunity, OpportunityStageHistory, Pipeline, PipelineStage
 from rowhouse.modules.crm.states import StageType
@@ -121,12 +122,13 @@ async def board(call: Call, params: BoardParams) -> list[BoardColumn]:
     """
     wanted = Pipeline.id == params.pipeline_id if params.pipeline_id else Pipeline.is_default
     statement = select(PipelineStage).join(Pipeline, Pipeline.id == PipelineStage.pipeline_id).where(wanted)
-    stages = (await call.session.scalars(statement.order_by(PipelineStage.position))).all()
+    stages = [stage for (stage,) in await call.rows(statement.order_by(PipelineStage.position))]
     if not stages and params.pipeline_id:
         raise ReferenceNotFound("pipeline_id")
-    shown = [Opportunity.stage_id.in_([stage.id for stage in stages]), *_of_owner(params.owner_user_id)]
-    sums = await _sums_by_stage(call, shown)
-    cards = await _cards(call, shown, params.cards)
+    shown = [one_of(Opportunity.stage_id, [stage.id for stage in stages]), *_of_owner(params.owner_user_id)]
+    summed, placed = await call.fetch(_sums_by_stage(shown), _cards(shown, params.cards))
+    sums = {stage_id: (count, int(value or 0), int(weighted or 0)) for stage_id, count, value, weighted in summed}
+    cards = [_line(call, row) for row in placed]
     return [
         BoardColumn(
             stage_id=stage.id,
@@ -153,7 +155,7 @@ async def totals(call: Call, params: TotalsParams) -> Totals:
     value, count = func.coalesce(func.sum(Opportunity.amount_base_minor), 0), func.count(Opportunity.id)
     weighted = func.coalesce(func.sum(Opportunity.weighted_minor), 0)
     statement = select(Opportunity.status, count, value, weighted).where(*chosen).group_by(Opportunity.status)
-    found = {status: (n, int(v or 0), int(w or 0)) for status, n, v, w in (await call.session.execute(statement)).all()}
+    found = {status: (n, int(v or 0), int(w or 0)) for status, n, v, w in await call.rows(statement)}
     opened, won, lost = (found.get(status, (0, 0, 0)) for status in (StageType.OPEN, StageType.WON, StageType.LOST))
     return Totals(
         currency=call.tenant.currency,
@@ -203,7 +205,7 @@ async def journey(call: Call, opportunity: Opportunity, params: NoInput) -> list
         .where(OpportunityStageHistory.opportunity_id == opportunity.id)
         .order_by(OpportunityStageHistory.changed_at, OpportunityStageHistory.id)
     )
-    found = (await call.session.execute(statement)).all()
+    found = await call.rows(statement)
     end = opportunity.closed_at or max(call.now, opportunity.stage_entered_at)
     entries = [((stage_id, name, entered), entered) for stage_id, name, entered in found]
     stays = rules.stage_durations(entries, end)
@@ -219,34 +221,28 @@ async def journey(call: Call, opportunity: Opportunity, params: NoInput) -> list
     ]
 
 
-async def _sums_by_stage(call: Call, conditions: Sequence[ColumnElement[bool]]) -> dict[UUID, tuple[int, int, int]]:
+def _sums_by_stage(conditions: Sequence[ColumnElement[bool]]) -> Any:
     value, weighted = (
         func.coalesce(func.sum(Opportunity.amount_base_minor), 0),
         func.coalesce(func.sum(Opportunity.weighted_minor), 0),
     )
     live = (*conditions, Opportunity.archived_at.is_(None))
-    statement = (
-        select(Opportunity.stage_id, func.count(Opportunity.id), value, weighted).where(*live).group_by(Opportunity.stage_id)
-    )
-    return {
-        stage_id: (count, int(v or 0), int(w or 0)) for stage_id, count, v, w in (await call.session.execute(statement)).all()
-    }
+    return select(Opportunity.stage_id, func.count(Opportunity.id), value, weighted).where(*live).group_by(Opportunity.stage_id)
 
 
-async def _cards(call: Call, conditions: Sequence[ColumnElement[bool]], most: int) -> list[DealLine]:
+def _cards(conditions: Sequence[ColumnElement[bool]], most: int) -> Any:
     place = func.row_number().over(partition_by=Opportunity.stage_id, order_by=(Opportunity.board_rank, Opportunity.id))
     placed = (
         select(Opportunity.id.label("id"), place.label("place")).where(*conditions, Opportunity.archived_at.is_(None)).subquery()
     )
     statement = _lines().join(placed, placed.c.id == Opportunity.id).where(placed.c.place <= most)
-    rows = (await call.session.execute(statement.order_by(Opportunity.board_rank, Opportunity.id))).all()
-    return [_line(call, row) for row in rows]
+    return statement.order_by(Opportunity.board_rank, Opportunity.id)
 
 
 async def _open_lines(call: Call, owner_id: UUID | None, *conditions: ColumnElement[bool], order: Any) -> list[DealLine]:
     chosen = (Opportunity.status == StageType.OPEN, Opportunity.archived_at.is_(None), *_of_owner(owner_id), *conditions)
     statement = _lines().where(*chosen).order_by(order, Opportunity.id).limit(_MOST_LINES)
-    return [_line(call, row) for row in (await call.session.execute(statement)).all()]
+    return [_line(call, row) for row in await call.rows(statement)]
 
 
 def _lines() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -70,10 +70,11 @@ async def forecast(call: Call, params: ForecastParams) -> Forecast:
     """
     starts = rules.month_starts(call.today, params.months)
     rows = {start: ForecastRow(month=start) for start in starts}
-    for month, value in await _closed(call, params, rows):
-        rows[month].closed_minor = value
+    closed, still_open = await call.fetch(_closed(call, params, rows), _open(call, params))
+    for month, value in closed:
+        rows[month.date()].closed_minor = int(value)
     slipped, undated, later = Sum(), Sum(), Sum()
-    for due_month, has_slipped, category, count, value, weighted in await _open(call, params):
+    for due_month, has_slipped, category, count, value, weighted in map(_plain, still_open):
         apart = undated if due_month is None else slipped if has_slipped else later
         if due_month is None or has_slipped or due_month not in rows:
             apart.count += count
@@ -88,20 +89,19 @@ async def forecast(call: Call, params: ForecastParams) -> Forecast:
     return Forecast(currency=call.tenant.currency, months=list(rows.values()), slipped=slipped, undated=undated, later=later)
 
 
-async def _closed(call: Call, params: ForecastParams, rows: Iterable[date]) -> list[tuple[date, int]]:
+def _closed(call: Call, params: ForecastParams, rows: Iterable[date]) -> Any:
     starts = sorted(rows)
     zone = call.tenant.timezone
     begin, end = rules.day_start(starts[0], zone), rules.day_start(rules.add_months(starts[-1], 1), zone)
     month = func.date_trunc("month", func.timezone(zone, Opportunity.closed_at)).label("month")
     chosen = (Opportunity.status == StageType.WON, Opportunity.closed_at >= begin, Opportunity.closed_at < end, *_chosen(params))
-    statement = select(month, func.coalesce(func.sum(Opportunity.amount_base_minor), 0)).where(*chosen).group_by(month)
-    return [(found.date(), int(value)) for found, value in (await call.session.execute(statement)).all()]
+    return select(month, func.coalesce(func.sum(Opportunity.amount_base_minor), 0)).where(*chosen).group_by(month)
 
 
-async def _open(call: Call, params: ForecastParams) -> list[tuple[date | None, bool, str, int, int, int]]:
+def _open(call: Call, params: ForecastParams) -> Any:
     due = Opportunity.expected_close_date
     month, has_slipped = func.date_trunc("month", due).label("month"), (due < call.today).label("has_slipped")
-    statement = (
+    return (
         select(
             month,
             has_slipped,
@@ -113,8 +113,11 @@ async def _open(call: Call, params: ForecastParams) -> list[tuple[date | None, b
         .where(Opportunity.status == StageType.OPEN, Opportunity.forecast_category != ForecastCategory.OMITTED, *_chosen(params))
         .group_by(month, has_slipped, Opportunity.forecast_category)
     )
-    found = (await call.session.execute(statement)).all()
-    return [(m.date() if m else None, bool(late), category, n, int(v), int(w)) for m, late, category, n, v, w in found]
+
+
+def _plain(row: Sequence[Any]) -> tuple[date | None, bool, str, int, int, int]:
+    month, late, category, count, value, weighted = row
+    return month.date() if month else None, bool(late), category, count, int(value), int(weighted)
 
 
 def _add(row: ForecastRow, category: str, value: int, weighted: int) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import aliased
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Invalid, ReferenceNotFound
 from rowhouse.core.resource import Input, report
+from rowhouse.exchange import one_of
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.models import Opportunity, OpportunityStageHistory, Pipeline, PipelineStage
 from rowhouse.modules.crm.states import StageType
@@ -71,12 +72,13 @@ async def funnel(call: Call, params: FunnelParams) -> list[FunnelRow]:
     begin, end = _period(call, params)
     wanted = Pipeline.id == params.pipeline_id if params.pipeline_id else Pipeline.is_default
     statement = select(PipelineStage).join(Pipeline, Pipeline.id == PipelineStage.pipeline_id).where(wanted)
-    stages = (await call.session.scalars(statement.order_by(PipelineStage.position))).all()
+    stages = [stage for (stage,) in await call.rows(statement.order_by(PipelineStage.position))]
     if not stages and params.pipeline_id:
         raise ReferenceNotFound("pipeline_id")
     ids = [stage.id for stage in stages]
-    entries = await _entries(call, ids, begin, end)
-    times = await _times(call, ids, begin, end)
+    entered_rows, left_rows = await call.fetch(_entries(ids, begin, end), _times(ids, begin, end))
+    entries = {stage_id: (entered, reached) for stage_id, entered, reached in entered_rows}
+    times = {stage_id: (int(mean), int(median)) for stage_id, mean, median in left_rows}
     rows = []
     for stage in stages:
         entered, reached = entries.get(stage.id, (0, 0))
@@ -115,11 +117,11 @@ async def win_rate(call: Call, params: PeriodParams) -> list[WinRateRow]:
         .where(deal.closed_at >= begin, deal.closed_at < end, deal.archived_at.is_(None))
         .group_by(deal.owner_user_id)
     )
-    rows = [_win_rate_row(row) for row in (await call.session.execute(statement)).all()]
+    rows = [_win_rate_row(row) for row in await call.rows(statement)]
     return sorted(rows, key=lambda row: (-row.won_minor, str(row.owner_user_id)))
 
 
-async def _entries(call: Call, stage_ids: list[UUID], begin: datetime, end: datetime) -> dict[UUID, tuple[int, int]]:
+def _entries(stage_ids: list[UUID], begin: datetime, end: datetime) -> Any:
     here, stage = aliased(OpportunityStageHistory), aliased(PipelineStage)
     later, further = aliased(OpportunityStageHistory), aliased(PipelineStage)
     got_further = (
@@ -135,29 +137,30 @@ async def _entries(call: Call, stage_ids: list[UUID], begin: datetime, end: date
         .exists()
     )
     deals = func.count(func.distinct(here.opportunity_id))
-    statement = (
+    return (
         select(here.to_stage_id, deals, deals.filter(got_further))
         .join(stage, stage.id == here.to_stage_id)
         .join(Opportunity, Opportunity.id == here.opportunity_id)
         .where(
-            here.to_stage_id.in_(stage_ids), here.changed_at >= begin, here.changed_at < end, Opportunity.archived_at.is_(None)
+            one_of(here.to_stage_id, stage_ids),
+            here.changed_at >= begin,
+            here.changed_at < end,
+            Opportunity.archived_at.is_(None),
         )
         .group_by(here.to_stage_id)
     )
-    return {stage_id: (entered, reached) for stage_id, entered, reached in (await call.session.execute(statement)).all()}
 
 
-async def _times(call: Call, stage_ids: list[UUID], begin: datetime, end: datetime) -> dict[UUID, tuple[int, int]]:
+def _times(stage_ids: list[UUID], begin: datetime, end: datetime) -> Any:
     left = OpportunityStageHistory
     seconds = left.seconds_in_previous
-    statement = (
+    return (
         select(left.from_stage_id, func.avg(seconds), func.percentile_cont(0.5).within_group(seconds))
         .join(Opportunity, Opportunity.id == left.opportunity_id)
-        .where(left.from_stage_id.in_(stage_ids), left.changed_at >= begin, left.changed_at < end, seconds.is_not(None))
+        .where(one_of(left.from_stage_id, stage_ids), left.changed_at >= begin, left.changed_at < end, seconds.is_not(None))
         .where(Opportunity.archived_at.is_(None))
         .group_by(left.from_stage_id)
     )
-    return {stage_id: (int(mean), int(median)) for stage_id, mean, median in (await call.session.execute(statement)).all()}
 
 
 def _win_rate_row(row: Any) -> WinRateRow:

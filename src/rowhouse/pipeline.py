@@ -1,0 +1,282 @@
+"""Transactions in one exchange with the database: BEGIN, SET LOCAL, the statements, COMMIT are sent and answered together.
+
+Each is bound to one tenant, and READ ONLY unless it says that it writes; the values of a result stay bytes. What is sent,
+and for whom, is decided above: this file knows connections and the protocol alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg import AsyncConnection, Error, OperationalError
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from partywall.errors import NoTenant, UnsafeRole
+from partywall.rls import set_tenant_sql
+
+# More shapes than this on one connection come from somebody trying them out: the connection is replaced, its memory freed.
+_MOST_PREPARED = 400
+_PATIENCE_S = 60.0
+_SWEEP_S = 5.0
+# A connection that broke before it answered, and a server that ends its connections.
+_GONE = frozenset({None, "57P01", "57P02", "57P03"})
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One statement with numbered parameters. name: the same for the same text, empty to have it planned anew.
+
+    values: in PostgreSQL's text form, None for NULL.
+    """
+
+    text: bytes
+    name: bytes
+    values: tuple[bytes | None, ...]
+
+
+class Pipeline:
+    """A pool of connections of one role that read, one exchange at a time on each.
+
+    conninfo: a libpq connection string.  role: who it must lead to.  size: most connections.
+    of_tenants: each exchange is bound to a tenant; otherwise none is.
+    prepare: keep plans on the connection; False behind a pooler that hands connections from transaction to transaction.
+    wait_s: how long to wait for a free connection.  watchers: told each statement that is sent, for checks and counts.
+    """
+
+    def __init__(
+        self, conninfo: str, *, role: str, size: int, prepare: bool = True, of_tenants: bool = True, wait_s: float = 10.0
+    ) -> None:
+        self.conninfo, self.role, self.size, self.prepare, self.wait_s = conninfo, role, size, prepare, wait_s
+        self.of_tenants = of_tenants
+        self.watchers: list[Callable[[str], None]] = []
+        self._free: list[_Link] = []
+        self._all: set[_Link] = set()
+        self._opening = 0
+        self._waiting: deque[asyncio.Future[_Link | None]] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def run(self, tenant_id: UUID | None, reads: Sequence[Read], *, writes: bool = False) -> list[PGresult]:
+        """Return the result of each SELECT, read in one transaction of the tenant.
+
+        A connection that turns out to be gone is replaced once; not when the statements write, since they may have
+        been committed.  Raises NoTenant without a tenant where one is needed,
+        sqlalchemy's DBAPIError, by class and sqlstate as the ORM would, and its TimeoutError when no connection
+        becomes free.
+        """
+        if (tenant_id is not None) != self.of_tenants:
+            raise NoTenant(f"role {self.role} reads {'for a tenant' if self.of_tenants else 'for no tenant'}")
+        bind = set_tenant_sql(tenant_id).encode() if tenant_id is not None else b""
+        for watch in self.watchers:
+            for text in (*([bind] if bind else []), *(read.text for read in reads)):
+                watch(text.decode())
+        begin = b"BEGIN" if writes else b"BEGIN READ ONLY"
+        for is_last in (writes, True):
+            link = await self._take()
+            try:
+                return await link.exchange(begin, bind, reads)
+            except Error as error:
+                if is_last or error.sqlstate not in _GONE:
+                    # The values of the statement are not part of the error.
+                    raise DBAPIError.instance("exchange", {}, error, Error, hide_parameters=True) from error
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for link in list(self._all):
+            link.lose(OperationalError("the pool is closed"))
+
+    async def _take(self) -> _Link:
+        while True:
+            if self._free:
+                return self._free.pop()
+            if len(self._all) + self._opening < self.size:
+                return await self._open()
+            link = await self._turn()
+            if link is not None:
+                return link
+
+    async def _turn(self) -> _Link | None:
+        """Wait for a link, in the order of coming; None when there is room for a new one."""
+        turn: asyncio.Future[_Link | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self.wait_s):
+                return await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._hand(turn.result())
+            if isinstance(error, TimeoutError):
+                raise PoolTimeout(f"no connection became free in {self.wait_s} s") from error
+            raise
+
+    def _hand(self, link: _Link | None) -> None:
+        """Give a link, or the room for one, to whoever has waited longest."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(link)
+                return
+        if link is not None:
+            self._free.append(link)
+
+    async def _open(self) -> _Link:
+        self._opening += 1
+        try:
+            connection = await AsyncConnection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
+        except Error as error:
+            raise DBAPIError.instance("connect", {}, error, Error, hide_parameters=True) from error
+        finally:
+            self._opening -= 1
+            if len(self._all) + self._opening < self.size - 1:
+                self._hand(None)
+        try:
+            check_session(connection.pgconn, self.role)
+        except UnsafeRole:
+            await connection.close()
+            raise
+        link = _Link(connection, self)
+        self._all.add(link)
+        if self._sweeper is None:
+            self._sweeper = link.loop.call_later(_SWEEP_S, self._sweep)
+        return link
+
+    def give_back(self, link: _Link) -> None:
+        """Take back a link whose exchange has ended."""
+        if len(link.prepared) > _MOST_PREPARED:
+            link.lose(OperationalError("replaced"))
+        else:
+            self._hand(link)
+
+    def forget(self, link: _Link) -> None:
+        """Drop a link whose connection is gone."""
+        self._all.discard(link)
+        if link in self._free:
+            self._free.remove(link)
+        self._hand(None)
+
+    def _sweep(self) -> None:
+        # The server ends long statements itself; this is for a server that no longer answers at all.
+        loop = asyncio.get_running_loop()
+        for link in list(self._all):
+            if link.waiter is not None and loop.time() - link.since > _PATIENCE_S:
+                link.lose(OperationalError("the database does not answer"))
+        self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+
+
+class _Link:
+    """One connection, for ever in pipeline mode. It goes back to its pool by itself when an exchange has ended."""
+
+    __slots__ = ("connection", "is_lost", "loop", "pgconn", "pool", "prepared", "results", "since", "socket", "waiter")
+
+    def __init__(self, connection: AsyncConnection, pool: Pipeline) -> None:
+        self.connection, self.pool = connection, pool
+        self.pgconn: PGconn = connection.pgconn
+        self.pgconn.nonblocking = 1
+        self.pgconn.enter_pipeline_mode()
+        self.prepared: set[bytes] = set()
+        self.results: list[PGresult] = []
+        self.waiter: asyncio.Future[list[PGresult]] | None = None
+        self.since = 0.0
+        self.is_lost = False
+        self.loop = asyncio.get_running_loop()
+        self.socket = self.pgconn.socket
+        self.loop.add_reader(self.socket, self._readable)
+
+    def exchange(self, begin: bytes, bind: bytes, reads: Sequence[Read]) -> asyncio.Future[list[PGresult]]:
+        """Send a transaction and return the future of its SELECTs' results. A caller that leaves does not stop it."""
+        self.waiter = waiter = self.loop.create_future()
+        self.since = self.loop.time()
+        send = self.pgconn
+        try:
+            send.send_query_params(begin, None)
+            if bind:
+                send.send_query_params(bind, None)
+            for read in reads:
+                if not (self.pool.prepare and read.name):
+                    send.send_query_params(read.text, read.values)
+                    continue
+                if read.name not in self.prepared:
+                    send.send_prepare(read.name, read.text)
+                    self.prepared.add(read.name)
+                send.send_query_prepared(read.name, read.values)
+            send.send_query_params(b"COMMIT", None)
+            send.pipeline_sync()
+            self._flush()
+        except Error as error:
+            self.lose(error)
+        return waiter
+
+    def lose(self, error: Error) -> None:
+        """Close the connection; an exchange under way fails."""
+        if self.is_lost:
+            return
+        self.is_lost = True
+        self.loop.remove_reader(self.socket)
+        self.loop.remove_writer(self.socket)
+        self.pgconn.finish()
+        self.pool.forget(self)
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def _flush(self) -> None:
+        if self.pgconn.flush():
+            self.loop.add_writer(self.socket, self._writable)
+
+    def _writable(self) -> None:
+        try:
+            if not self.pgconn.flush():
+                self.loop.remove_writer(self.socket)
+        except Error as error:
+            self.lose(error)
+
+    def _readable(self) -> None:
+        receive = self.pgconn
+        try:
+            receive.consume_input()
+            while self.waiter is not None and not receive.is_busy():
+                result = receive.get_result()
+                if result is None:
+                    continue
+                if result.status == ExecStatus.PIPELINE_SYNC:
+                    self._end()
+                else:
+                    self.results.append(result)
+        except Error as error:
+            self.lose(error)
+
+    def _end(self) -> None:
+        results, self.results = self.results, []
+        failed = next((result for result in results if result.status == ExecStatus.FATAL_ERROR), None)
+        waiter = self.waiter
+        assert waiter is not None
+        if not waiter.done():
+            if failed is not None:
+                waiter.set_exception(error_from_result(failed))
+            else:
+                waiter.set_result([result for result in results if result.status == ExecStatus.TUPLES_OK])
+        self.waiter = None
+        if failed is None:
+            self.pool.give_back(self)
+        else:
+            # Its transaction stands open and failed, and what was to be prepared after the fault was not.
+            self.lose(OperationalError("replaced after a failed statement"))
+
+
+def check_session(pgconn: PGconn, role: str) -> None:
+    """Raise UnsafeRole unless a connection is of the bound role and speaks of time in UTC."""
+    user, is_superuser = pgconn.parameter_status(b"session_authorization"), pgconn.parameter_status(b"is_superuser")
+    if user != role.encode() or is_superuser != b"off":
+        raise UnsafeRole(f"reads are to be made as {role}, not as {(user or b'?').decode()}; look at the database's address")
+    if pgconn.parameter_status(b"TimeZone") != b"UTC":
+        raise UnsafeRole(f"role {role} does not speak UTC; run: rowhouse migrate")
