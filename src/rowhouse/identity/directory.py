@@ -1,19 +1,18 @@
 """Who is calling, and which workspaces they may reach: the look-ups behind every request.
 
-Answers are remembered for less than half a second, each under the whole of what was asked, so that a revoked log-in,
-key or membership and a suspended workspace stop within a second in every process.
+Answers are remembered, each under the whole of what was asked, and forgotten when word of a change comes (`announce`), so
+that a revoked log-in, key or membership and a suspended workspace stop within a second in every process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Update, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Update, update
 
 from partywall import Tenant
 from partywall.errors import ResolutionError, TenantMismatch
@@ -21,25 +20,15 @@ from partywall.resolve import Credential, Member
 from rowhouse.core import clock
 from rowhouse.core.db import Database
 from rowhouse.core.permissions import Capability, Principal, Role
-from rowhouse.identity.models import (
-    ApiKey,
-    Membership,
-    ServiceKey,
-    ServiceKeyGrant,
-    TenantRow,
-    User,
-    UserSession,
-    UserStatus,
-    VerifiedDomain,
-)
-from rowhouse.identity.people import SERVED, tenant_of
+from rowhouse.exchange import of_people
+from rowhouse.identity import lookups
+from rowhouse.identity.models import ApiKey, ServiceKey, UserSession
+from rowhouse.identity.people import SERVED
 from rowhouse.identity.remembered import Remembered
 from rowhouse.identity.tokens import COOKIE, KeyText, is_cookie_value, read_key, same, secret_hash
 from rowhouse.settings import Settings
 
 SEEN_AT_MOST_EVERY = timedelta(seconds=60)
-
-_T = TypeVar("_T")
 
 # ASGI leaves the values of scopes open.
 Scope = Mapping[str, Any]
@@ -69,26 +58,25 @@ class IdentityDirectory:
 
     async def tenant_by_slug(self, slug: str) -> Tenant | None:
         """Return the workspace with this slug, whatever its status."""
-        return await self._ask(("slug", slug), lambda session: _tenant(session, TenantRow.slug == slug))
+        return await self.remembered.get(("slug", slug), lambda: self._tenant(lookups.TENANT_BY_SLUG, slug=slug))
 
     async def tenant_by_id(self, tenant_id: UUID) -> Tenant | None:
         """Return the workspace with this id, whatever its status."""
-        return await self._ask(("id", tenant_id), lambda session: _tenant(session, TenantRow.id == tenant_id))
+        return await self.remembered.get(("id", tenant_id), lambda: self._tenant(lookups.TENANT_BY_ID, tenant_id=tenant_id))
 
     async def tenant_by_domain(self, domain: str) -> Tenant | None:
         """Return the workspace that has proven this domain."""
-        owner = select(VerifiedDomain.tenant_id).where(VerifiedDomain.domain == domain).scalar_subquery()
-        return await self._ask(("domain", domain), lambda session: _tenant(session, TenantRow.id == owner))
+        return await self.remembered.get(("domain", domain), lambda: self._tenant(lookups.TENANT_BY_DOMAIN, domain=domain))
 
     async def memberships(self, credential: Credential) -> Sequence[UUID]:
         """Return the served workspaces the caller is a member of, oldest membership first, or is granted."""
         key = ("memberships", credential.kind, credential.subject_id, credential.tenant_id, credential.grants)
-        return await self._ask(key, lambda session: _memberships(session, credential))
+        return await self.remembered.get(key, lambda: self._memberships(credential))
 
     async def member(self, credential: Credential, tenant_id: UUID) -> Member | None:
         """Return the caller's membership of, or grant for, a workspace, as it is now."""
         key = ("member", credential.kind, credential.subject_id, credential.tenant_id, tenant_id)
-        return await self._ask(key, lambda session: _member(session, credential, tenant_id))
+        return await self.remembered.get(key, lambda: self._member(credential, tenant_id))
 
     async def authenticate(self, scope: Scope) -> Credential | None:
         """Return who is calling: by key (Authorization: Bearer rh_…) or by the cookie of a log-in; None for a stranger.
@@ -111,28 +99,21 @@ class IdentityDirectory:
         if value is None:
             return None
         offered = secret_hash("session", value)
-        proof = await self._ask(("session", offered), lambda session: self._session(session, offered))
+        proof = await self.remembered.get(("session", offered), lambda: self._session(offered))
         return proof.credential if proof is not None and proof.expires_at > self.now() else None
 
-    async def _session(self, session: AsyncSession, offered: bytes) -> _Proof | None:
+    async def _session(self, offered: bytes) -> _Proof | None:
         now = self.now()
-        statement = (
-            select(UserSession)
-            .join(User, User.id == UserSession.user_id)
-            .where(UserSession.secret_hash == offered, UserSession.revoked_at.is_(None), UserSession.expires_at > now)
-            .where(User.status == UserStatus.ACTIVE)
-        )
-        row = (await session.scalars(statement)).one_or_none()
-        if row is None or not same(row.secret_hash, offered):
+        found = await self._rows(lookups.SESSION, secret=offered, now=now)
+        if not found:
             return None
-        if row.last_seen_at < now - SEEN_AT_MOST_EVERY:
-            row.last_seen_at, row.expires_at = now, now + timedelta(hours=self.settings.session_hours)
-            values = {"last_seen_at": row.last_seen_at, "expires_at": row.expires_at}
-            # Not through the row: an end written meanwhile by another process must stay.
-            session.expunge(row)
-            still_open = (UserSession.id == row.id, UserSession.revoked_at.is_(None))
-            await session.execute(update(UserSession).where(*still_open).values(values))
-        return _Proof(Credential("session", row.user_id, row.id, row.tenant_id), row.expires_at)
+        session_id, user_id, tenant_id, expires_at, last_seen_at = found[0]
+        if last_seen_at < now - SEEN_AT_MOST_EVERY:
+            expires_at = now + timedelta(hours=self.settings.session_hours)
+            # An end written meanwhile by another process must stay.
+            still_open = (UserSession.id == session_id, UserSession.revoked_at.is_(None))
+            await self._touch(update(UserSession).where(*still_open).values(last_seen_at=now, expires_at=expires_at))
+        return _Proof(Credential("session", user_id, session_id, tenant_id), expires_at)
 
     async def _key_of(self, headers: Sequence[bytes]) -> Credential:
         text = headers[0].decode("latin-1")
@@ -142,51 +123,61 @@ class IdentityDirectory:
             raise _invalid_credential()
         offered = secret_hash("key", key.secret)
         look_up = self._personal_key if key.kind == "pk" else self._service_key
-        proof = await self._ask(("key", key.kind, key.key_id, offered), lambda session: look_up(session, key, offered))
+        proof = await self.remembered.get(("key", key.kind, key.key_id, offered), lambda: look_up(key, offered))
         if proof is None or proof.expires_at <= self.now():
             raise _invalid_credential()
         return proof.credential
 
-    async def _personal_key(self, session: AsyncSession, key: KeyText, offered: bytes) -> _Proof | None:
+    async def _personal_key(self, key: KeyText, offered: bytes) -> _Proof | None:
         now = self.now()
-        statement = (
-            select(ApiKey)
-            .join(User, User.id == ApiKey.member_id)
-            .where(ApiKey.key_id == key.key_id, ApiKey.archived_at.is_(None), ApiKey.expires_at > now)
-            .where(User.status == UserStatus.ACTIVE)
-        )
         # The column is unique per workspace only, so the secret decides between workspaces.
-        for row in (await session.scalars(statement)).all():
-            if same(row.secret_hash, offered):
-                if _is_stale(row.last_used_at, now):
-                    mine = (ApiKey.tenant_id == row.tenant_id, ApiKey.id == row.id)
-                    await session.execute(_touch(ApiKey, mine, now))
-                scopes = frozenset(row.scopes)
-                return _Proof(Credential("personal_key", row.member_id, row.id, row.tenant_id, scopes=scopes), row.expires_at)
+        for row in await self._rows(lookups.PERSONAL_KEYS, key_id=key.key_id, now=now):
+            key_id, tenant_id, member_id, secret, scopes, expires_at, last_used_at = row
+            if same(secret, offered):
+                if _is_stale(last_used_at, now):
+                    mine = (ApiKey.tenant_id == tenant_id, ApiKey.id == key_id)
+                    await self._touch(update(ApiKey).where(*mine).values(last_used_at=now))
+                return _Proof(Credential("personal_key", member_id, key_id, tenant_id, scopes=frozenset(scopes)), expires_at)
         return None
 
-    async def _service_key(self, session: AsyncSession, key: KeyText, offered: bytes) -> _Proof | None:
+    async def _service_key(self, key: KeyText, offered: bytes) -> _Proof | None:
         now = self.now()
-        statement = select(ServiceKey).where(
-            ServiceKey.key_id == key.key_id, ServiceKey.revoked_at.is_(None), ServiceKey.expires_at > now
-        )
-        row = (await session.scalars(statement)).one_or_none()
-        if row is None or not same(row.secret_hash, offered):
+        rows = await self._rows(lookups.SERVICE_KEY, key_id=key.key_id, now=now)
+        if not rows or not same(rows[0][1], offered):
             return None
-        if _is_stale(row.last_used_at, now):
-            await session.execute(_touch(ServiceKey, (ServiceKey.id == row.id,), now))
-        grants = select(ServiceKeyGrant.tenant_id).where(
-            ServiceKeyGrant.service_key_id == row.id, ServiceKeyGrant.revoked_at.is_(None)
-        )
-        granted = frozenset((await session.scalars(grants)).all())
-        return _Proof(Credential("service_key", row.id, row.id, None, granted, frozenset(row.scopes)), row.expires_at)
+        key_id, _, scopes, expires_at, last_used_at = rows[0]
+        if _is_stale(last_used_at, now):
+            await self._touch(update(ServiceKey).where(ServiceKey.id == key_id).values(last_used_at=now))
+        grants = frozenset(tenant_id for (tenant_id,) in await self._rows(lookups.GRANTS, service_key_id=key_id))
+        return _Proof(Credential("service_key", key_id, key_id, None, grants, frozenset(scopes)), expires_at)
 
-    async def _ask(self, key: tuple[Any, ...], question: Callable[[AsyncSession], Awaitable[_T]]) -> _T:
-        async def ask() -> _T:
-            async with self.database.people() as session:
-                return await question(session)
+    async def _tenant(self, wanted: lookups.LookUp, **values: Any) -> Tenant | None:
+        rows = await self._rows(wanted, **values)
+        return Tenant(*rows[0]) if rows else None
 
-        return await self.remembered.get(key, ask)
+    async def _memberships(self, credential: Credential) -> Sequence[UUID]:
+        if credential.kind == "service_key":
+            found = await self._rows(lookups.GRANTED_TENANTS, served=SERVED, granted=sorted(credential.grants))
+        else:
+            found = await self._rows(lookups.TENANTS_OF_MEMBER, served=SERVED, member_id=credential.subject_id)
+        return tuple(tenant_id for (tenant_id,) in found if credential.tenant_id in (None, tenant_id))
+
+    async def _member(self, credential: Credential, tenant_id: UUID) -> Member | None:
+        if credential.tenant_id not in (None, tenant_id):
+            return None
+        if credential.kind == "service_key":
+            roles = await self._rows(lookups.GRANT, service_key_id=credential.subject_id, tenant_id=tenant_id)
+            return Member(credential.subject_id, tenant_id, roles[0][0]) if roles else None
+        rows = await self._rows(lookups.MEMBER, tenant_id=tenant_id, member_id=credential.subject_id)
+        return Member(*rows[0][:3], frozenset(rows[0][3])) if rows else None  # type: ignore[call-arg]  # three of a row
+
+    async def _rows(self, wanted: lookups.LookUp, **values: Any) -> list[tuple[Any, ...]]:
+        return await of_people(self.database.look_ups, wanted.ask(values))
+
+    async def _touch(self, statement: Update) -> None:
+        # When somebody was last here is no news to other processes.
+        async with self.database.people() as session:
+            await session.execute(statement.execution_options(synchronize_session=False, announces=()))
 
 
 def principal_of(credential: Credential, member: Member) -> Principal:
@@ -223,45 +214,3 @@ def _invalid_credential() -> ResolutionError:
 
 def _is_stale(last_used_at: datetime | None, now: datetime) -> bool:
     return last_used_at is None or last_used_at < now - SEEN_AT_MOST_EVERY
-
-
-def _touch(model: type[ApiKey] | type[ServiceKey], which: Sequence[ColumnElement[bool]], now: datetime) -> Update:
-    return update(model).where(*which).values(last_used_at=now).execution_options(synchronize_session=False)
-
-
-async def _tenant(session: AsyncSession, which: ColumnElement[bool]) -> Tenant | None:
-    row = (await session.scalars(select(TenantRow).where(which))).one_or_none()
-    return tenant_of(row) if row is not None else None
-
-
-async def _memberships(session: AsyncSession, credential: Credential) -> Sequence[UUID]:
-    statement = select(TenantRow.id).where(TenantRow.status.in_(SERVED))
-    if credential.kind == "service_key":
-        statement = statement.where(TenantRow.id.in_(credential.grants)).order_by(TenantRow.id)
-    else:
-        statement = (
-            statement.join(Membership, Membership.tenant_id == TenantRow.id)
-            .where(Membership.id == credential.subject_id, Membership.archived_at.is_(None))
-            .order_by(Membership.created_at, TenantRow.id)
-        )
-    if credential.tenant_id is not None:
-        statement = statement.where(TenantRow.id == credential.tenant_id)
-    return tuple((await session.scalars(statement)).all())
-
-
-async def _member(session: AsyncSession, credential: Credential, tenant_id: UUID) -> Member | None:
-    if credential.tenant_id not in (None, tenant_id):
-        return None
-    if credential.kind == "service_key":
-        granted = select(ServiceKeyGrant.role).where(
-            ServiceKeyGrant.service_key_id == credential.subject_id,
-            ServiceKeyGrant.tenant_id == tenant_id,
-            ServiceKeyGrant.revoked_at.is_(None),
-        )
-        role = (await session.scalars(granted)).one_or_none()
-        return Member(credential.subject_id, tenant_id, role) if role is not None else None
-    statement = select(Membership).where(
-        Membership.tenant_id == tenant_id, Membership.id == credential.subject_id, Membership.archived_at.is_(None)
-    )
-    row = (await session.scalars(statement)).one_or_none()
-    return Member(row.id, row.tenant_id, row.role, frozenset(row.capabilities)) if row is not None else None

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, StringConstraints
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from partywall import Tenant
 from partywall.errors import ResolutionError
@@ -193,8 +194,7 @@ async def _due(database: Database, now: datetime) -> list[_Served]:
     claimed = (TenantDomain.domain == VerifiedDomain.domain) & (TenantDomain.tenant_id == VerifiedDomain.tenant_id)
     live = claimed & TenantDomain.archived_at.is_(None)
     async with database.people() as session:
-        # A call that failed after its proof was written may leave a proof without claim behind.
-        await session.execute(delete(VerifiedDomain).where(~exists().where(live)).execution_options(synchronize_session=False))
+        await _forget_unclaimed(session, live)
         statement = (
             select(TenantDomain, TenantRow)
             .join(VerifiedDomain, live)
@@ -204,6 +204,18 @@ async def _due(database: Database, now: datetime) -> list[_Served]:
         )
         rows = (await session.execute(statement)).all()
     return [_Served(row.id, row.verify_token, row.domain, tenant_of(tenant)) for row, tenant in rows]
+
+
+async def _forget_unclaimed(session: AsyncSession, live: ColumnElement[bool]) -> None:
+    # A call that failed after its proof was written may leave a proof without claim behind. Which ones is found here and
+    # not by the DELETE: on Citus a statement on a global table cannot ask what a tenant table lacks.
+    proofs = select(VerifiedDomain.domain, VerifiedDomain.tenant_id)
+    every = set((await session.execute(proofs)).all())
+    claimed = set((await session.execute(proofs.join(TenantDomain, live))).all())
+    for domain, tenant_id in every - claimed:
+        await session.execute(
+            delete(VerifiedDomain).where(VerifiedDomain.domain == domain, VerifiedDomain.tenant_id == tenant_id)
+        )
 
 
 async def _ask_all(resolver: TxtResolver, domains: Sequence[str]) -> list[list[str] | None]:

@@ -83,7 +83,8 @@ async def log_in(database: Database, settings: Settings, attempt: LogIn, *, now:
     """
     user_id = await prove_password(database, attempt, now=now)
     async with database.people() as session:
-        await session.execute(update(User).where(User.id == user_id).values(last_login_at=now))
+        seen = update(User).where(User.id == user_id).values(last_login_at=now)
+        await session.execute(seen.execution_options(announces=()))
         found = await workspaces(session, user_id)
         seat = _Seat(user_id, _choose(found, attempt.tenant), attempt.client, tuple(found))
         return await _open(session, settings, seat, now)
@@ -109,11 +110,13 @@ async def prove_password(database: Database, attempt: LogIn, *, now: datetime) -
             is_held = await note_failure(session, subjects, now)
             # For the operator to see; what holds an address, known or not, is its count.
             seen = {"failed_count": User.failed_count + 1, **({"locked_until": now + WINDOW} if is_held else {})}
-            await session.execute(update(User).where(User.email_norm == email_norm).values(seen))
+            statement = update(User).where(User.email_norm == email_norm).values(seen)
+            await session.execute(statement.execution_options(announces=()))
         else:
             await note_success(session, subjects)
             cleared = {"failed_count": 0, "locked_until": None, **({"password_hash": fresh_hash} if fresh_hash else {})}
-            await session.execute(update(User).where(User.id == user.id).values(cleared))
+            statement = update(User).where(User.id == user.id).values(cleared)
+            await session.execute(statement.execution_options(announces=()))
             return user.id
     raise Unauthenticated("The e-mail address or the password is wrong.", code="invalid_login")
 
@@ -133,7 +136,8 @@ async def switch_tenant(
     Raises Unauthenticated when the log-in has ended, NotFound for a workspace that is unknown or not the person's.
     """
     async with database.people() as session:
-        ended = await session.scalars(_end(UserSession.id == credential.credential_id, now).returning(UserSession.user_id))
+        this = credential.credential_id
+        ended = await session.scalars(_end(UserSession.id == this, now, about=this).returning(UserSession.user_id))
         user_id = ended.one_or_none()
         if user_id is None or credential.kind != "session":
             raise Unauthenticated("Sign in again.", code="session_ended")
@@ -146,7 +150,7 @@ async def switch_tenant(
 async def log_out(database: Database, credential: Credential, *, now: datetime) -> None:
     """End the log-in of a request; ending it again changes nothing."""
     async with database.people() as session:
-        await session.execute(_end(UserSession.id == credential.credential_id, now))
+        await session.execute(_end(UserSession.id == credential.credential_id, now, about=credential.credential_id))
 
 
 async def log_out_everywhere(database: Database, user_id: UUID, *, keep: UUID | None = None, now: datetime) -> None:
@@ -174,7 +178,7 @@ async def revoke_session(database: Database, user_id: UUID, session_id: UUID, *,
     """End one of a person's log-ins.  Raises NotFound for one that is not theirs or has ended."""
     async with database.people() as session:
         mine = and_(UserSession.id == session_id, UserSession.user_id == user_id)
-        if (await session.scalars(_end(mine, now).returning(UserSession.id))).one_or_none() is None:
+        if (await session.scalars(_end(mine, now, about=session_id).returning(UserSession.id))).one_or_none() is None:
             raise NotFound("There is no such log-in.")
 
 
@@ -204,7 +208,7 @@ async def reset_password(database: Database, email: str, password: str, *, now: 
     async with database.people() as session:
         values = {"password_hash": new_hash, "email_proven_at": now, "failed_count": 0, "locked_until": None}
         statement = update(User).where(User.email_norm == email_norm).values(values).returning(User.id)
-        user_id = (await session.scalars(statement)).one_or_none()
+        user_id = (await session.scalars(statement, execution_options={"announces": ()})).one_or_none()
         if user_id is None:
             raise NotFound(f"There is no account for {email_norm}.")
         await note_success(session, subjects_of(email_norm, ""))
@@ -248,11 +252,12 @@ async def _open(session: AsyncSession, settings: Settings, seat: _Seat, now: dat
     return LoggedIn(row.id, row.user_id, row.tenant_id, row.expires_at, cookie, seat.workspaces)
 
 
-def _end(which: ColumnElement[bool], now: datetime) -> Update:
+def _end(which: ColumnElement[bool], now: datetime, *, about: UUID) -> Update:
+    """Return the ending of log-ins. about: the log-in or the person, as other processes remember them."""
     open_ones = and_(which, UserSession.revoked_at.is_(None), UserSession.expires_at > now)
-    return update(UserSession).where(open_ones).values(revoked_at=now)
+    return update(UserSession).where(open_ones).values(revoked_at=now).execution_options(announces=(about,))
 
 
 async def _end_all(session: AsyncSession, user_id: UUID, keep: UUID | None, now: datetime) -> None:
     others = UserSession.user_id == user_id
-    await session.execute(_end(others if keep is None else and_(others, UserSession.id != keep), now))
+    await session.execute(_end(others if keep is None else and_(others, UserSession.id != keep), now, about=user_id))

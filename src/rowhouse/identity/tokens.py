@@ -49,7 +49,7 @@ def secret_hash(purpose: Purpose, secret: str) -> bytes:
 
 def keyed_hash(key: bytes, purpose: Purpose, text: str) -> bytes:
     """Return HMAC-SHA256 of a text for one purpose, under a key."""
-    return hmac.new(key, f"rowhouse {purpose}:{text}".encode(), hashlib.sha256).digest()
+    return hmac.digest(key, f"rowhouse {purpose}:{text}".encode(), hashlib.sha256)
 
 
 def same(stored: bytes, offered: bytes) -> bool:
