@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from partywall.errors import PartywallError
-from rowhouse.commands import data, keys, members, serving, show, tenants, verifying
+from rowhouse.commands import data, keys, members, searching, serving, show, tenants, verifying
 from rowhouse.core.errors import RowhouseError
 from rowhouse.embedded.postgres import PostgresError
 
@@ -31,6 +31,7 @@ app.add_typer(keys.app, name="key")
 app.command("import")(data.import_file)
 app.command("export")(data.export_file)
 app.command("undo")(data.undo_import)
+app.command()(searching.reindex)
 app.command()(verifying.verify)
 app.add_typer(show.app, name="show")
 

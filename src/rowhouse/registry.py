@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rowhouse.core import events, idempotency, numbers  # noqa: F401  # tables of the machine that are no resources
+from rowhouse.core import events, idempotency, numbers, search_index  # noqa: F401  # tables of the machine that are no resources
 from rowhouse.core.audit import AUDIT
 from rowhouse.core.jobs import JOBS
 from rowhouse.core.resource import Registry

@@ -1,0 +1,1 @@
+"""Pure functions over plain values: no tenant, no session, no clock."""
