@@ -13,14 +13,17 @@ from partywall.asgi import Answer, Refusal, TenantMiddleware, problem_answer
 from partywall.errors import ResolutionError
 from partywall.resolve import Refused, ResolverConfig
 from rowhouse import __version__
-from rowhouse.api import openapi, problems, session, system
+from rowhouse.api import openapi, problems, searching, session, system
+from rowhouse.api.dispatch import Dispatch
 from rowhouse.api.edge import Edge, Seen
+from rowhouse.api.fairness import Fairness
 from rowhouse.api.requests import Api
-from rowhouse.api.routes import build_router
-from rowhouse.core.db import Database, open_database
+from rowhouse.api.routes import build_router, build_routes
+from rowhouse.core.db import Database, conninfo_of, open_database
 from rowhouse.core.errors import RowhouseError
 from rowhouse.core.reads import Cursors
 from rowhouse.core.resource import Registry
+from rowhouse.identity.announce import Listener
 from rowhouse.identity.directory import IdentityDirectory
 from rowhouse.identity.provided import provide
 from rowhouse.logs import configure_logs
@@ -31,17 +34,20 @@ from rowhouse.settings import Settings
 _log = structlog.get_logger()
 
 
-def create_app(settings: Settings, database: Database, registry: Registry | None = None) -> Any:
+def create_app(
+    settings: Settings, database: Database, registry: Registry | None = None, *, listen_url: str | None = None
+) -> Any:
     """Return the ASGI application on an open database.
 
+    listen_url: of the identity role, past any pooler; without it nothing is remembered for longer than 0.4 s.
     The start-up refuses a database role that could bypass the policies (UnsafeRole).
     """
     provide(settings)
-    found = registry or build_registry()
-    routes = _routes(settings, database, found)
     directory = IdentityDirectory(database, settings)
+    listener = Listener(conninfo_of(listen_url), directory.remembered) if listen_url is not None else None
+    routes = _routes(Api(database, registry or build_registry(), settings, Cursors(settings.secret)), listener)
     tenancy = TenantMiddleware(
-        Seen(routes),
+        Seen(_fair(settings, routes)),
         directory=directory,
         config=resolver_config(settings),
         authenticate=directory.authenticate,
@@ -57,7 +63,14 @@ def make_app() -> Any:
     settings = Settings()
     configure_logs(settings)
     addresses = find_addresses(settings)
-    return create_app(settings, open_database(addresses.urls, addresses.roles, pool_size=settings.pool_size))
+    database = open_database(
+        addresses.urls,
+        addresses.roles,
+        pool_size=settings.pool_size,
+        prepare=addresses.may_prepare,
+        replica=addresses.replica,
+    )
+    return create_app(settings, database, listen_url=addresses.direct["identity"])
 
 
 def resolver_config(settings: Settings) -> ResolverConfig:
@@ -69,12 +82,31 @@ def resolver_config(settings: Settings) -> ResolverConfig:
     )
 
 
-def _routes(settings: Settings, database: Database, registry: Registry) -> FastAPI:
+def _fair(settings: Settings, routes: Any) -> Fairness:
+    # As many requests as there are connections: one more would only wait for the pool, where nobody takes turns.
+    return Fairness(
+        routes,
+        slots=2 * settings.pool_size,
+        share=settings.tenant_share_pct / 100,
+        tenant_rate=_of_process(settings.tenant_requests_per_minute, settings),
+        caller_rate=_of_process(settings.caller_requests_per_minute, settings),
+    )
+
+
+def _of_process(limit: int, settings: Settings) -> int:
+    return -(-limit // settings.web_processes)
+
+
+def _routes(api: Api, listener: Listener | None) -> Dispatch:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await database.check_roles()
+        await api.database.check_roles()
+        if listener is not None:
+            listener.start()
         yield
-        await database.close()
+        if listener is not None:
+            await listener.stop()
+        await api.database.close()
 
     app = FastAPI(
         title="Rowhouse",
@@ -86,20 +118,22 @@ def _routes(settings: Settings, database: Database, registry: Registry) -> FastA
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.api = Api(database, registry, settings, Cursors(settings.secret))
+    app.state.api = api
     problems.install(app)
     app.include_router(system.router)
     app.include_router(session.router, prefix="/api/v1")
-    app.include_router(build_router(registry), prefix="/api/v1", include_in_schema=False)
+    app.include_router(searching.router, prefix="/api/v1")
+    routes = build_routes(api.registry)
+    app.include_router(build_router(routes), prefix="/api/v1", include_in_schema=False)
     plain = app.openapi
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = openapi.complete(registry, plain())
+            app.openapi_schema = openapi.complete(api.registry, plain())
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
-    return app
+    return Dispatch(app, routes, prefix="/api/v1")
 
 
 def _refused(error: ResolutionError, scope: Any) -> Answer:

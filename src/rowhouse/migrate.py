@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,29 @@ from rowhouse.embedded import postgres
 from rowhouse.settings import Settings
 
 DATABASE = "rowhouse"
+_LOCK_LIMIT_S = 10
+# A job may compute for minutes between two statements; a transaction somebody forgot must end all the same.
+_IDLE_LIMIT_S = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The URLs of the four roles. admin: may create roles; owner: runs migrations; urls: app, identity, operator."""
+    """The URLs of the four roles. admin: may create roles; owner: runs migrations; urls: app, identity, operator.
+
+    direct: the same three past a pooler, for what needs a connection of its own (LISTEN).  replica: of the app role.
+    """
 
     admin: URL
     owner: URL
     urls: dict[str, str]
     roles: Roles
+    direct: dict[str, str] = field(default_factory=dict)
+    replica: str | None = None
+
+    @property
+    def may_prepare(self) -> bool:
+        """Return whether a connection stays the same from one transaction to the next."""
+        return not self.direct or self.direct == self.urls
 
 
 def roles_of(settings: Settings) -> Roles:
@@ -61,12 +74,25 @@ def find_addresses(settings: Settings, *, database: str = DATABASE) -> Addresses
 def _addresses(settings: Settings, admin: URL, *, owner: URL) -> Addresses:
     roles = roles_of(settings)
 
-    def url(role: str) -> str:
-        return owner.set(username=role, password=role_password(settings, role)).render_as_string(hide_password=False)
+    def urls(place: URL) -> dict[str, str]:
+        named = {"app": roles.app, "identity": roles.identity, "operator": roles.operator}
+        return {name: _of_role(settings, place, role) for name, role in named.items()}
 
-    return Addresses(
-        admin, owner, {"app": url(roles.app), "identity": url(roles.identity), "operator": url(roles.operator)}, roles
-    )
+    pooled, replica = (_elsewhere(owner, address) for address in (settings.pooler_url, settings.replica_url))
+    copy = _of_role(settings, replica, roles.app) if replica is not None else None
+    return Addresses(admin, owner, urls(pooled or owner), roles, urls(owner), copy)
+
+
+def _of_role(settings: Settings, place: URL, role: str) -> str:
+    return place.set(username=role, password=role_password(settings, role)).render_as_string(hide_password=False)
+
+
+def _elsewhere(place: URL, address: str | None) -> URL | None:
+    """Return the same database at another host and port."""
+    if address is None:
+        return None
+    other = make_url(address)
+    return place.set(host=other.host, port=other.port, database=other.database or place.database, query=other.query)
 
 
 def migrate(settings: Settings, addresses: Addresses) -> None:
@@ -76,10 +102,26 @@ def migrate(settings: Settings, addresses: Addresses) -> None:
     with _engine(addresses.admin).begin() as connection:
         create_roles(connection, addresses.roles, {role: role_password(settings, role) for role in addresses.roles.login()})
         harden_database(connection, addresses.roles)
+        _limit_roles(connection, settings, addresses.roles)
     engine = _engine(addresses.owner)
     with engine.connect() as connection:
         upgrade(connection, addresses.roles)
     _install_queue(engine, addresses)
+
+
+def _limit_roles(connection: Connection, settings: Settings, roles: Roles) -> None:
+    """Bound what the programs' roles may do, in this database: also through a pooler, and at no cost per transaction."""
+    quote = connection.dialect.identifier_preparer.quote
+    database = quote(connection.execute(text("SELECT current_database()")).scalar_one())
+    of_tenants = {
+        "statement_timeout": f"{settings.statement_timeout_s}s",
+        "lock_timeout": f"{min(_LOCK_LIMIT_S, settings.statement_timeout_s)}s",
+        "idle_in_transaction_session_timeout": f"{_IDLE_LIMIT_S}s",
+    }
+    for role in roles.login():
+        limits = {"timezone": "UTC", **(of_tenants if role != roles.operator else {})}
+        for name, value in limits.items():
+            connection.exec_driver_sql(f"ALTER ROLE {quote(role)} IN DATABASE {database} SET {name} TO '{value}'")
 
 
 def _create_database(settings: Settings, addresses: Addresses) -> None:

@@ -24,6 +24,16 @@ class Settings(BaseSettings):
             description="URL of the migration role (postgresql://…). Unset: an embedded PostgreSQL is started.",
         ),
     ] = None
+    pooler_url: Annotated[
+        str | None,
+        Field(
+            description="URL (postgresql://host:port/database) of a pooler in transaction mode; DATABASE_URL stays direct. "
+            "Its user and password are not read: the roles' own are used."
+        ),
+    ] = None
+    replica_url: Annotated[
+        str | None, Field(description="URL of a streaming replica, for reads whose caller accepts an older answer.")
+    ] = None
     data_dir: Annotated[Path, Field(description="Where the embedded server and the generated secret live.")] = Path(".rowhouse")
     secret_key: Annotated[
         SecretStr | None, Field(description="Signs cursors, hashes tokens, derives role passwords. Required with DATABASE_URL.")
@@ -49,6 +59,21 @@ class Settings(BaseSettings):
         str | None, Field(description="Slug of the only workspace in declared single-tenant mode; unset otherwise.")
     ] = None
     max_body_bytes: Annotated[int, Field(ge=1024, description="Largest request body.")] = 2 * 1024 * 1024
+    tenant_requests_per_minute: Annotated[int, Field(ge=0, description="Requests of one workspace in a minute; 0: no limit.")] = (
+        60_000
+    )
+    caller_requests_per_minute: Annotated[
+        int, Field(ge=0, description="Requests of one key or session in a minute; 0: no limit.")
+    ] = 12_000
+    tenant_share_pct: Annotated[
+        int, Field(ge=1, le=100, description="Most of a process's running requests one workspace may hold, in percent.")
+    ] = 50
+    web_processes: Annotated[
+        int, Field(ge=1, le=64, description="Web processes of `serve` and `up`; limits per minute are divided by it.")
+    ] = 1
+    statement_timeout_s: Annotated[
+        int, Field(ge=1, le=3600, description="Longest database statement of a request or job; set by `migrate`.")
+    ] = 30
     session_hours: Annotated[int, Field(ge=1, le=24 * 90, description="Life of a log-in without use.")] = 24 * 14
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="Least severe log line written.")] = (
         "info"

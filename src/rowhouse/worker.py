@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ import structlog
 from procrastinate import App, PsycopgConnector, RetryStrategy
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from psycopg import OperationalError as PsycopgError
-from sqlalchemy import make_url, select, update
+from sqlalchemy import Update, make_url, select, update
 from sqlalchemy.exc import OperationalError
 
 from partywall import Tenant, system_scope
@@ -58,10 +58,10 @@ async def run_worker(settings: Settings, *, stop_event: asyncio.Event) -> None:
     """
     provide(settings)
     addresses = find_addresses(settings)
-    database = open_database(addresses.urls, addresses.roles, pool_size=settings.pool_size)
+    database = open_database(addresses.urls, addresses.roles, pool_size=settings.pool_size, prepare=addresses.may_prepare)
     try:
         await database.check_roles()
-        worker = Worker(database, build_registry(), build_tasks(), addresses.urls["operator"])
+        worker = Worker(database, build_registry(), build_tasks(), addresses.direct["operator"])
         await worker.run(stop_event)
     finally:
         await database.close()
@@ -185,11 +185,17 @@ class Dispatcher:
         return [(tenant_id, job_id) for tenant_id, job_id in rows]
 
     async def _defer(self, tenant_id: UUID, job_id: UUID) -> None:
-        # Queued first and marked second: a crash between the two queues it twice, which the job itself tells apart.
+        waiting = select(Job.id).where(Job.tenant_id == tenant_id, Job.id == job_id, Job.dispatched_at.is_(None))
         run = self.queue.configure_task(_RUN, queueing_lock=f"job:{tenant_id}:{job_id}")
-        with contextlib.suppress(AlreadyEnqueued):
-            await run.defer_async(tenant_id=str(tenant_id), job_id=str(job_id))
-        await _mark(self.database, tenant_id, job_id, dispatched=True)
+        with system_scope(reason="dispatch jobs"):
+            async with self.database.system() as session:
+                # Held until it is marked, so that of several workers one queues it.
+                if await session.scalar(waiting.with_for_update(skip_locked=True)) is None:
+                    return
+                # Queued first and marked second: a crash between the two queues it twice, which the job itself tells apart.
+                with contextlib.suppress(AlreadyEnqueued):
+                    await run.defer_async(tenant_id=str(tenant_id), job_id=str(job_id))
+                await session.execute(_marking(tenant_id, job_id, clock.utc_now()))
 
 
 async def run_queued(runner: Runner, tenant_id: UUID, job_id: UUID) -> None:
@@ -199,7 +205,7 @@ async def run_queued(runner: Runner, tenant_id: UUID, job_id: UUID) -> None:
     """
     tenant = await served_tenant(runner.database, tenant_id)
     if tenant is None:
-        known = await _mark(runner.database, tenant_id, job_id, dispatched=False)
+        known = await _let_wait(runner.database, tenant_id, job_id)
         _log.warning("job_refused", tenant_id=str(tenant_id), job_id=str(job_id), known=known)
         return
     with structlog.contextvars.bound_contextvars(tenant=tenant.slug, job_id=str(job_id)):
@@ -253,14 +259,17 @@ async def take_up_lost(database: Database) -> int:
     return int(result.rowcount)
 
 
-async def _mark(database: Database, tenant_id: UUID, job_id: UUID, *, dispatched: bool) -> bool:
-    """Note whether a job is in the queue; return whether there is such a job."""
-    moment = clock.utc_now() if dispatched else None
-    statement = update(Job).where(Job.tenant_id == tenant_id, Job.id == job_id).values(dispatched_at=moment)
+async def _let_wait(database: Database, tenant_id: UUID, job_id: UUID) -> bool:
+    """Note that a job is not in the queue any more; return whether there is such a job."""
     with system_scope(reason="dispatch jobs"):
         async with database.system() as session:
-            result: Any = await session.execute(statement.execution_options(synchronize_session=False))
+            result: Any = await session.execute(_marking(tenant_id, job_id, None))
     return bool(result.rowcount)
+
+
+def _marking(tenant_id: UUID, job_id: UUID, moment: datetime | None) -> Update:
+    statement = update(Job).where(Job.tenant_id == tenant_id, Job.id == job_id).values(dispatched_at=moment)
+    return statement.execution_options(synchronize_session=False)
 
 
 async def _wait(stop_event: asyncio.Event, seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import fcntl
+import multiprocessing
 import os
 import signal
 import socket
@@ -17,14 +18,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from granian import Granian
 from granian.constants import Interfaces
+from sqlalchemy import NullPool, create_engine
 
+from partywall import classify
+from rowhouse.api import system
+from rowhouse.citus import Cluster, distribute, plan
 from rowhouse.commands import demo
 from rowhouse.commands.session import console
+from rowhouse.core.db import Base
 from rowhouse.embedded import postgres
 from rowhouse.logs import configure_logs
 from rowhouse.migrate import find_addresses
@@ -34,12 +41,19 @@ from rowhouse.worker import run_worker
 
 _START_LIMIT_S = 60
 _STOP_LIMIT_S = 15
+# What a web process gets to end its requests in; shorter than the limit above, or its master would be killed first.
+_GRACE_S = 10
 
 
 def up(
     demo_data: Annotated[bool, typer.Option("--demo/--no-demo", help="Create the workspaces central, east, west.")] = True,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Web processes; default: ROWHOUSE_WEB_PROCESSES, else 1.")
+    ] = None,
 ) -> None:
     """Bring everything up: database, schema, demo workspaces, web server, worker. Ctrl-C stops it all."""
+    if workers is not None:
+        os.environ["ROWHOUSE_WEB_PROCESSES"] = str(workers)
     settings = Settings()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_interrupt)
@@ -93,23 +107,45 @@ def _prepare(settings: Settings) -> None:
 
 
 def serve(
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Web processes.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Web processes; default: ROWHOUSE_WEB_PROCESSES, else 1.")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port instead of ROWHOUSE_PORT.")] = None,
 ) -> None:
-    """Serve the web application on the loopback address (or ROWHOUSE_HOST)."""
+    """Serve the web application on the loopback address (or ROWHOUSE_HOST); a web process that dies is replaced."""
     settings = Settings()
     configure_logs(settings)
     find_addresses(settings)
-    Granian(
-        "rowhouse.app:make_app",
-        address=settings.host,
-        port=port or settings.port,
-        interface=Interfaces.ASGI,
-        workers=workers,
-        factory=True,
-        log_level="warning",  # type: ignore[arg-type]  # the enumeration's own text
-        backlog=1024,
-    ).serve()
+    count = workers or settings.web_processes
+    # The processes read it: each allows its part of what a workspace or a caller may send in a minute.
+    os.environ["ROWHOUSE_WEB_PROCESSES"] = str(count)
+    with _shared_counts(count):
+        Granian(
+            "rowhouse.app:make_app",
+            address=settings.host,
+            port=port or settings.port,
+            interface=Interfaces.ASGI,
+            workers=count,
+            factory=True,
+            respawn_failed_workers=True,
+            workers_kill_timeout=_GRACE_S,
+            log_level="warning",  # type: ignore[arg-type]  # the enumeration's own text
+            backlog=1024,
+        ).serve()
+
+
+@contextmanager
+def _shared_counts(processes: int) -> Iterator[None]:
+    """Give several web processes a folder for their counts, so that /metrics of each tells the sum."""
+    os.environ.pop(system.COUNTS_FOLDER, None)
+    if processes == 1:
+        yield
+        return
+    # A fork of this process would have its threads' locks and its counters; a new one reads the folder's name first.
+    multiprocessing.set_start_method("spawn", force=True)
+    with TemporaryDirectory(prefix="rowhouse-counts-") as folder:
+        os.environ[system.COUNTS_FOLDER] = folder
+        yield
 
 
 def worker() -> None:
@@ -136,11 +172,33 @@ def stop() -> None:
     console.print("PostgreSQL is stopped; the data stays in", str(settings.data_dir))
 
 
-def migrate() -> None:
+def migrate(
+    citus: Annotated[bool, typer.Option("--citus", help="Also distribute the schema over the nodes of a Citus cluster.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --citus: print its statements and run nothing.")] = False,
+) -> None:
     """Create roles and bring the schema up to date."""
     settings = Settings()
+    if dry_run and not citus:
+        raise ValueError("--dry-run goes with --citus; without it, migrations run in one transaction each")
+    if dry_run:
+        addresses = find_addresses(settings)
+        owner, database = addresses.owner.username or "", addresses.owner.database or ""
+        for statement in plan(classify(Base.registry), Cluster(database, owner, addresses.roles)):
+            print(f"{statement};")  # noqa: T201  # the output itself
+        return
     _prepare(settings)
     console.print("The schema is up to date.")
+    if citus:
+        _distribute(settings)
+
+
+def _distribute(settings: Settings) -> None:
+    addresses = find_addresses(settings)
+    # Rows that are there already are copied to the shards, which may take hours.
+    engine = create_engine(addresses.owner, poolclass=NullPool, connect_args={"options": "-c lock_timeout=10s"})
+    with console.status("Distributing the tables …"), engine.connect() as connection:
+        done = distribute(connection, classify(Base.registry), addresses.roles)
+    console.print(f"The tables are distributed; {len(done)} statements ran. Check every shard with: rowhouse verify")
 
 
 def _as_interrupt(_number: int, _frame: Any) -> None:

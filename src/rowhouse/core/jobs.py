@@ -240,6 +240,8 @@ class Runner:
                 ended = {"status": JobState.FAILED, "error": why, "finished_at": call.now}
                 await _set(call, job_id, (JobState.QUEUED, JobState.RUNNING), ended)
                 return None
+            if row.status == JobState.RUNNING and not await _is_abandoned(call, job_id):
+                raise Unavailable("The job is still running in another worker.")
             begun = {"status": JobState.RUNNING, "attempts": Job.attempts + 1, "started_at": call.now}
             await _set(call, job_id, (JobState.QUEUED, JobState.RUNNING), begun)
             return task, row
@@ -266,7 +268,8 @@ async def fan_out(call: Call, tasks: Tasks) -> int:
     events = (await call.session.scalars(statement.with_for_update(skip_locked=True))).all()
     for event in events:
         told = Event.model_validate({name: getattr(event, name) for name in Event.model_fields})
-        for task in subscribers[event.name]:
+        # One without subscribers may have been committed since the update above.
+        for task in subscribers.get(event.name, ()):
             await call_enqueue(call, task, told, key=f"{event.id}>{task.name}"[:300], acting_for_id=event.actor_id)
         event.dispatched_at = call.now
     return len(events)
@@ -290,6 +293,11 @@ async def _work(call: Call, task: Task, row: Job) -> bool:
     if await _set(call, row.id, (JobState.RUNNING,), values) != 1:
         raise NotFound(f"job {row.id} vanished while it ran")
     return True
+
+
+async def _is_abandoned(call: Call, job_id: UUID) -> bool:
+    # Asked without waiting, since a job may run for longer than a statement may take.
+    return bool(await call.session.scalar(select(func.pg_try_advisory_xact_lock(_lock_key(call.tenant.id, job_id)))))
 
 
 async def _set(call: Call, job_id: UUID, states: tuple[JobState, ...], values: Mapping[str, Any]) -> int:
