@@ -38,13 +38,12 @@ from partywall.rls import set_tenant_sql
 from partywall.tables import TENANT_COLUMN, TenantScoped
 
 _REVIEWED = "partywall_reviewed"
-# What `scoped` filters by; whoever executes the statement passes the tenant of the running context.
+# What `scoped` filters by; whoever executes the statement passes the running tenant.
 TENANT_PARAMETER = "partywall_tenant_id"
 # Statements of equal cache key compile to equal SQL, so one that was found provable need not be walked again.
 _MOST_PROVEN = 5_000
 _proven: set[Any] = set()
-# SQLAlchemy writes these two itself, for EXISTS and count.
-_HARMLESS_LITERALS = frozenset({"*", "1"})
+_HARMLESS_LITERALS = frozenset({"*", "1"})  # SQLAlchemy writes these two itself, for EXISTS and count.
 # Where a statement takes SQL as it is written.
 _RAW_PARTS = ("_prefixes", "_suffixes", "_statement_hints", "_hints")
 _OPERATOR = re.compile(r"(?!.*(--|/\*))[-+*/<>=~!@#%^&|`?]+")

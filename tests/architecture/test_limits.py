@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rowhouse.core.resource import Resource
+from rowhouse.registry import build_registry
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -41,6 +42,21 @@ def test_a_module_folder_holds_only_the_fixed_files() -> None:
         child.stem for folder in folders if folder.name != "tools" for child in folder.iterdir() if child.name != "__pycache__"
     }
     assert found <= MODULE_FILES
+
+
+# Tables of which a tenant has few rows, and parts, which are read along their parent.
+FEW = {"members", "invitations", "domains", "api-keys", "pipelines", "exchange-rates", "merges", "imports"}
+
+
+def test_every_list_that_may_grow_is_read_along_an_index() -> None:
+    unread = []
+    for resource in build_registry():
+        if "list" not in resource.verbs or resource.parent is not None or resource.name in FEW:
+            continue
+        columns = [[column.name for column in index.columns] for index in resource.table.indexes]
+        if not any(names[:2] == ["tenant_id", resource.order[0].key] for names in columns):
+            unread.append(resource.name)
+    assert unread == []
 
 
 def functions() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:

@@ -11,7 +11,7 @@ import pytest
 from engines import Engines
 from library import STOCK_A, STOCK_B, TENANT_A, TENANT_B, Book, Shelf
 from read_shapes import LOADS, READS, Outcome, Read
-from sqlalchemy import Connection, NullPool, select, text
+from sqlalchemy import Connection, NullPool, Select, column, select, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
@@ -19,6 +19,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from write_shapes import WRITES, Write
 
 from partywall import AsyncTenantSession, GuardRefusal, NoTenant, Tenant, TenantMismatch, TenantSession, reviewed, tenant_scope
+from partywall.guard import TENANT_PARAMETER, scoped
 from partywall.rls import set_tenant_sql
 
 MODES = ("guard", "policies", "both")
@@ -122,6 +123,51 @@ def test_a_write_changes_the_tenants_own_rows_or_is_refused(
     assert foreign_after == foreign_before
     assert len(set(own_after) ^ set(own_before)) >= write.rows
     assert (own_after == own_before) is (write.rows == 0)
+
+
+@pytest.mark.parametrize("shape", READS, ids=[shape.name for shape in READS])
+def test_a_scoped_statement_gives_the_tenants_own_rows_or_is_refused(engines: Engines, shape: Read) -> None:
+    """Outside a session and without a policy: the parameter alone keeps the other library out."""
+    is_select = isinstance(shape.statement, Select) and not shape.statement.get_execution_options().get("partywall_reviewed")
+    if shape.guard is Outcome.REFUSED or not is_select:
+        with pytest.raises(REFUSALS), Session(engines.superuser) as session:
+            session.execute(scoped(shape.statement), {TENANT_PARAMETER: TENANT_A.id})
+        return
+
+    with Session(engines.superuser) as session:
+        rows = session.execute(scoped(shape.statement), {TENANT_PARAMETER: TENANT_A.id}).all()
+
+    assert len(rows) == shape.rows
+    assert [word for word in words(rows) if word.startswith("b ")] == []
+
+
+def test_a_scoped_statement_without_its_parameter_gives_nothing(engines: Engines) -> None:
+    with Session(engines.superuser) as session:
+        assert session.execute(scoped(select(Book))).all() == []
+        assert len(session.execute(scoped(select(Book)), {TENANT_PARAMETER: TENANT_B.id}).all()) >= 1
+
+
+def test_what_was_once_proven_lends_its_proof_to_nothing_else(engines: Engines) -> None:
+    """The verdict on a statement is kept, so each shape that must be refused is tried after all that need not be."""
+    own = [shape for shape in READS if shape.guard is Outcome.OWN]
+    refused = [shape for shape in READS if shape.guard is Outcome.REFUSED]
+    with tenant_scope(TENANT_A), TenantSession(engines.superuser) as session:
+        for _ in range(2):
+            for shape in own:
+                assert len(session.execute(shape.statement).all()) == shape.rows, shape.name
+            for shape in refused:
+                with pytest.raises(REFUSALS):
+                    session.execute(shape.statement)
+                session.rollback()
+
+
+def test_the_proof_of_a_class_is_none_for_its_table(engines: Engines) -> None:
+    with tenant_scope(TENANT_A), TenantSession(engines.superuser) as session:
+        assert len(session.execute(select(Book.title)).all()) == 3
+        with pytest.raises(GuardRefusal):
+            session.execute(select(Book.__table__.c.title))
+        with pytest.raises(GuardRefusal):
+            session.execute(select(column("title")).select_from(Book.__table__))
 
 
 def test_every_transaction_of_a_session_is_bound_anew(engines: Engines) -> None:

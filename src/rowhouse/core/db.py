@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Index,
     MetaData,
     SmallInteger,
     String,
@@ -43,7 +44,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.orm.exc import StaleDataError
 
-from partywall import AsyncTenantSession, Tenant, TenantScoped, TenantSession, uuid7
+from partywall import AsyncTenantSession, Tenant, TenantScoped, TenantSession, tenant_index, uuid7
 from partywall.context import current_system_scope
 from partywall.rls import Roles, assert_role
 from rowhouse.core.errors import Conflict, Invalid, ReferenceNotFound, RowhouseError, StaleVersion
@@ -147,6 +148,11 @@ def percent(name: str, **options: Any) -> MappedColumn[Any]:
 def currency(**options: Any) -> MappedColumn[Any]:
     """Return a column for an ISO 4217 code, three upper-case letters."""
     return mapped_column(String(3), info={"pattern": r"^[A-Z]{3}$"}, **options)
+
+
+def orders(table: str, *columns: str) -> tuple[Index, ...]:
+    """Return the indexes that lists of a table are read along, forwards or backwards, one for each column."""
+    return tuple(tenant_index(f"ix_{table}_{column}_order", column, "id") for column in columns)
 
 
 class CallSession(TenantSession):

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from partywall import tenant_index, tenant_reference, tenant_unique
-from rowhouse.core.db import Audited, Base, Journal, Part, Record, choice, currency, money, percent, short_text
+from rowhouse.core.db import Audited, Base, Journal, Part, Record, choice, currency, money, orders, percent, short_text
 from rowhouse.modules.crm.states import (
     AccountType,
     ActivityStatus,
@@ -52,6 +52,7 @@ class Account(Record, Base):
         tenant_index("ix_account_name_norm", "name_norm"),
         tenant_index("ix_account_domain_norm", "domain_norm"),
         tenant_index("ix_account_phone_norm", "phone_norm"),
+        *orders("account", "created_at", "name"),
     )
 
     name: Mapped[str] = short_text(200)
@@ -110,6 +111,7 @@ class CRMContact(Record, Base):
         tenant_index("ix_crm_contact_owner", "owner_user_id"),
         tenant_index("ix_crm_contact_name_norm", "name_norm"),
         tenant_index("ix_crm_contact_phone_norm", "phone_norm"),
+        *orders("crm_contact", "created_at", "name"),
     )
 
     name: Mapped[str] = short_text(254, default="")
@@ -211,6 +213,7 @@ class Opportunity(Record, Base):
         tenant_index("ix_opportunity_stage", "pipeline_id", "stage_id", "board_rank"),
         tenant_index("ix_opportunity_due", "expected_close_date", postgresql_where="status = 'OPEN'"),
         tenant_index("ix_opportunity_closed", "status", "closed_at"),
+        *orders("opportunity", "created_at", "name"),
     )
 
     number: Mapped[int]
@@ -311,6 +314,7 @@ class OpportunityStageHistory(Journal, Base):
         tenant_index("ix_opportunity_stage_history_deal", "opportunity_id", "changed_at"),
         tenant_index("ix_opportunity_stage_history_to", "to_stage_id", "changed_at"),
         tenant_index("ix_opportunity_stage_history_from", "from_stage_id"),
+        *orders("opportunity_stage_history", "changed_at"),
     )
 
     opportunity_id: Mapped[UUID]
@@ -342,6 +346,7 @@ class CRMActivity(Record, Base):
         tenant_index("ix_crm_activity_contact", "contact_id", "status"),
         tenant_index("ix_crm_activity_opportunity", "opportunity_id", "status"),
         tenant_index("ix_crm_activity_owner", "owner_user_id", "status", "due_at"),
+        *orders("crm_activity", "created_at", "due_at"),
     )
 
     type: Mapped[str] = choice("type", ActivityType)
