@@ -19,24 +19,23 @@ from rowhouse.api.edge import Edge, Seen
 from rowhouse.api.fairness import Fairness
 from rowhouse.api.requests import Api
 from rowhouse.api.routes import build_router, build_routes
-from rowhouse.core.db import Database, conninfo_of, open_database
+from rowhouse.core.db import Database, open_database
 from rowhouse.core.errors import RowhouseError
-from rowhouse.core.reads import Cursors
 from rowhouse.core.resource import Registry
 from rowhouse.identity.announce import Listener
 from rowhouse.identity.directory import IdentityDirectory
 from rowhouse.identity.provided import provide
 from rowhouse.logs import configure_logs
 from rowhouse.migrate import find_addresses
+from rowhouse.pipeline import conninfo_of
 from rowhouse.registry import build_registry
 from rowhouse.settings import Settings
+from rowhouse.values.cursors import Cursors
 
 _log = structlog.get_logger()
 
 
-def create_app(
-    settings: Settings, database: Database, registry: Registry | None = None, *, listen_url: str | None = None
-) -> Any:
+def create_app(settings: Settings, database: Database, registry: Registry | None = None, *, listen_url: str | None = None) -> Any:
     """Return the ASGI application on an open database.
 
     listen_url: of the identity role, past any pooler; without it nothing is remembered for longer than 0.4 s.

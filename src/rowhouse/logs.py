@@ -6,6 +6,7 @@ import logging
 import sys
 
 import structlog
+from pydantic_core import to_json
 
 from rowhouse.settings import Settings
 
@@ -15,7 +16,7 @@ def configure_logs(settings: Settings) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     # Local variables of a traceback hold credentials and other people's records; they are never written.
     tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer(_json)
     if settings.log_format == "console":
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     shared: list[structlog.typing.Processor] = [
@@ -34,6 +35,11 @@ def configure_logs(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_plain, renderer]))
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def _json(event: object, **_options: object) -> str:
+    # Several times faster than the standard library's, and every request writes a line.
+    return to_json(event, fallback=repr).decode()
 
 
 def _plain(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

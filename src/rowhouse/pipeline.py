@@ -10,12 +10,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection, Error, OperationalError
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
+from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -280,3 +283,10 @@ def check_session(pgconn: PGconn, role: str) -> None:
         raise UnsafeRole(f"reads are to be made as {role}, not as {(user or b'?').decode()}; look at the database's address")
     if pgconn.parameter_status(b"TimeZone") != b"UTC":
         raise UnsafeRole(f"role {role} does not speak UTC; run: rowhouse migrate")
+
+
+def conninfo_of(url: str) -> str:
+    """Return an address as libpq reads it; the two write spaces differently."""
+    address = make_url(url)
+    named: dict[str, Any] = {**address.translate_connect_args(username="user", database="dbname"), **address.query}
+    return make_conninfo("", **named)

@@ -29,7 +29,10 @@ def test_the_kernel_stays_within_2000_lines() -> None:
 
 
 def test_the_machine_stays_within_3000_lines() -> None:
-    assert lines_of(ROOT / "src" / "rowhouse" / "core") <= 3000
+    """Search is an engine behind one door and is counted apart: docs/decisions/0008-reads-in-one-exchange.md."""
+    core = ROOT / "src" / "rowhouse" / "core"
+    assert lines_of(core / "search") <= 600
+    assert lines_of(core) - lines_of(core / "search") <= 3000
 
 
 def test_a_resource_has_at_most_sixteen_options() -> None:

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowhouse.core.csv_lines import csv_cell, escape_formula, unescape_formula
-from rowhouse.core.errors import Invalid
-from rowhouse.core.filters import add_months, relative_day, relative_period
-from rowhouse.core.text import clean_text
+from rowhouse.values.csv_lines import csv_cell, escape_formula, unescape_formula
+from rowhouse.values.dates import add_months, relative_day, relative_period
+from rowhouse.values.text import clean_text
 
 pytestmark = pytest.mark.no_database
 TODAY = date(2024, 2, 29)
@@ -53,7 +52,7 @@ def test_a_period_runs_from_its_first_day_to_the_day_after_its_last(text: str, s
 
 
 def test_a_day_beyond_the_calendar_is_refused() -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(ValueError, match="leaves the calendar"):
         relative_day("9999y", TODAY)
 
 

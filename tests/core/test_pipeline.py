@@ -14,9 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from cast import World
 from partywall import NoTenant, UnsafeRole
-from rowhouse.core.db import conninfo_of
 from rowhouse.migrate import Addresses
-from rowhouse.pipeline import Pipeline, Read
+from rowhouse.pipeline import Pipeline, Read, conninfo_of
 
 TENANT = b"SELECT current_setting('app.tenant_id'), pg_backend_pid()"
 PipelineMaker = Callable[..., Pipeline]

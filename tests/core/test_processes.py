@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,14 +16,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 
 from cast import Person
 from partywall import Tenant
 from rowhouse.core import operations
 from rowhouse.core.call import Call, open_call
-from rowhouse.core.db import Database
-from rowhouse.core.errors import Unavailable
+from rowhouse.core.db import Database, open_database
 from rowhouse.core.jobs import Job, JobState, Runner, Tasks, call_enqueue, job
 from rowhouse.core.permissions import Principal
 from rowhouse.core.resource import NoInput, Registry
@@ -128,6 +128,8 @@ async def counted(client: httpx.AsyncClient, route: str, status: int) -> int:
 
 
 async def test_the_processes_count_together_and_stop_when_told(served: Served, owner_a: Person) -> None:
+    # Each new connection goes to either; one of the two may still be starting.
+    await until(lambda: answers(served) and len(served.counting()) == 2)
     async with client_of(served, owner_a) as client:
         for _ in range(40):
             assert (await client.get("/api/v1/session")).status_code == 200
@@ -174,6 +176,15 @@ async def test_a_killed_web_process_is_replaced_and_nothing_is_lost_or_done_twic
         assert min(before) not in served.web_processes()
         # What the dead one had counted stays counted.
         assert await counted(client, "/accounts", 201) >= 120 - 4
+
+
+async def test_web_processes_end_with_a_master_that_was_killed(served: Served) -> None:
+    await until(lambda: len(served.web_processes()) == 2)
+    processes, folder = served.web_processes(), served.counts_folder()
+    served.master.kill()
+    served.master.wait()
+    await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
+    shutil.rmtree(folder)
 
 
 # --- workers ------------------------------------------------------------------------------------------------------------
@@ -255,24 +266,31 @@ async def test_a_killed_workers_job_is_done_by_another_and_leaves_nothing_of_the
     assert await accounts(database, registry, house) == 1
 
 
-async def test_a_job_that_still_runs_is_left_to_its_worker(
-    database: Database, registry: Registry, house: tuple[Tenant, Principal]
+async def test_who_takes_a_running_job_waits_for_its_end_beyond_every_time_limit(
+    database: Database, registry: Registry, addresses: Addresses, house: tuple[Tenant, Principal]
 ) -> None:
-    begun, end = asyncio.Event(), asyncio.Event()
+    begun, end, runs = asyncio.Event(), asyncio.Event(), 0
 
     @job("tests.slow")
     async def slow(call: Call, _args: NoInput) -> None:
+        nonlocal runs
+        runs += 1
         begun.set()
         await end.wait()
 
-    runner = Runner(database, registry, Tasks([slow]))
+    impatient = make_url(addresses.urls["app"]).update_query_dict({"options": "-c lock_timeout=1ms"})
+    urls = {**addresses.urls, "app": impatient.render_as_string(hide_password=False)}
+    hurried = open_database(urls, addresses.roles, pool_size=2)
     async with open_call(database, registry, *house) as call:
         row = await call_enqueue(call, slow)
         assert row is not None
-    first = asyncio.create_task(runner.run(house[0], row.id))
+    first = asyncio.create_task(Runner(database, registry, Tasks([slow])).run(house[0], row.id))
     await begun.wait()
-    with pytest.raises(Unavailable):
-        await runner.run(house[0], row.id)
+    second = asyncio.create_task(Runner(hurried, registry, Tasks([slow])).run(house[0], row.id))
+    async with asyncio.timeout(LIMIT_S):
+        while await states(database, registry, house) != [(JobState.RUNNING, 2)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
     end.set()
-    assert await first
-    assert await states(database, registry, house) == [(JobState.DONE, 1)]
+    assert await asyncio.gather(first, second) == [True, False]
+    assert (runs, await states(database, registry, house)) == (1, [(JobState.DONE, 2)])
+    await hurried.close()

@@ -15,10 +15,11 @@ from cast import CallMaker, Person
 from partywall import GuardRefusal, TenantMismatch, tenant_scope
 from rowhouse.core import operations
 from rowhouse.core.errors import NotFound
-from rowhouse.core.reads import Cursors, Query
+from rowhouse.core.reads import Query
 from rowhouse.core.resource import Registry
 from rowhouse.exchange import ask_of, one_of
 from rowhouse.modules.crm.models import Account
+from rowhouse.values.cursors import Cursors
 from rows import Rows
 
 CURSORS = Cursors(b"the secret of these tests alone, thirty-two")

@@ -18,7 +18,7 @@ from rowhouse.core.db import Database
 from rowhouse.core.errors import Conflict, Invalid, ReferenceNotFound
 from rowhouse.core.events import OutboxEvent
 from rowhouse.core.resource import Registry
-from rowhouse.core.search_index import SearchPosting
+from rowhouse.core.search.index import SearchPosting
 from rowhouse.exchange import as_text
 from rowhouse.modules.crm.models import Account
 from rows import Rows

@@ -13,7 +13,7 @@ from sqlalchemy import make_url, update
 
 from partywall import system_scope
 from rowhouse.core import operations
-from rowhouse.core.db import Database, conninfo_of
+from rowhouse.core.db import Database
 from rowhouse.core.errors import Unauthenticated
 from rowhouse.identity import resources, sessions, tenants
 from rowhouse.identity.announce import Listener
@@ -21,6 +21,7 @@ from rowhouse.identity.directory import IdentityDirectory
 from rowhouse.identity.models import User
 from rowhouse.identity.remembered import Remembered
 from rowhouse.migrate import Addresses
+from rowhouse.pipeline import conninfo_of
 from rowhouse.settings import Settings
 
 

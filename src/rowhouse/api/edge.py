@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -104,9 +105,15 @@ def _request_id(scope: Scope) -> str:
 
 def _report(scope: Scope, seen: MutableMapping[str, Any], status: int, seconds: float) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-    REQUESTS.labels(method, seen["route"], str(status)).inc()
-    SECONDS.labels(method, seen["route"]).observe(seconds)
+    answered, lasted = _counters(method, seen["route"], status)
+    answered.inc()
+    lasted.observe(seconds)
     _log.info("request", method=scope["method"], **seen, status=status, ms=round(seconds * 1000, 1))
+
+
+@lru_cache(4_000)
+def _counters(method: str, route: str, status: int) -> tuple[Any, Any]:
+    return REQUESTS.labels(method, route, str(status)), SECONDS.labels(method, route)
 
 
 class Seen:

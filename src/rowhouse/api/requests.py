@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from fastapi import Request
@@ -16,17 +17,18 @@ from pydantic_core import to_json
 
 from partywall.errors import NoTenant
 from partywall.resolve import Resolution
+from rowhouse.api.idempotency import Answer, earlier_answer, keep_answer
 from rowhouse.core import operations
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Database
 from rowhouse.core.errors import BadRequest, Forbidden, Invalid, Unauthenticated
-from rowhouse.core.idempotency import Answer, earlier_answer, keep_answer
 from rowhouse.core.permissions import Principal
-from rowhouse.core.reads import Cursors, Query
+from rowhouse.core.reads import Query
 from rowhouse.core.resource import Registry, Resource
 from rowhouse.identity.directory import principal_of
 from rowhouse.identity.sessions import csrf_matches
 from rowhouse.settings import Settings
+from rowhouse.values.cursors import Cursors
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LIST_WORDS = frozenset({"filter", "q", "sort", "fields", "cursor", "limit", "archived", "total"})
@@ -151,7 +153,7 @@ def version_of(request: Request) -> int | None:
 def plain_params(request: Request, allowed: frozenset[str]) -> dict[str, str]:
     """Return the query parameters, each at most once.  Raises Invalid for one that is not allowed."""
     found: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
+    for name, value in _pairs(request):
         if name not in allowed:
             raise Invalid(f"There is no parameter {name[:100]} here.", code="unknown_field", field=name[:100])
         if name in found:
@@ -166,7 +168,7 @@ def list_query(request: Request, resource: Resource, *, parent_id: UUID | None =
     """Return the list query of a request; any other parameter is a comparison: `name=value` or `name.operator=value`."""
     words: dict[str, str] = {}
     params: list[tuple[str, str, str]] = []
-    for name, value in request.query_params.multi_items():
+    for name, value in _pairs(request):
         if "\0" in value:
             raise Invalid("Remove the NUL character.", code="invalid_value", field=name[:100])
         if name in _LIST_WORDS:
@@ -191,6 +193,10 @@ def list_query(request: Request, resource: Resource, *, parent_id: UUID | None =
         parent_id=parent_id,
         total=_flag(words.get("total", "false"), "total"),
     )
+
+
+def _pairs(request: Request) -> list[tuple[str, str]]:
+    return parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
 
 
 def _filter(text: str) -> Any:
@@ -237,7 +243,7 @@ async def once(request: Request, call: Call, body: Mapping[str, Any], *, needs: 
     if key is None:
         answer: Response = await run()
         return answer
-    asked = to_json([request.method, request.url.path, sorted(request.query_params.multi_items()), body])
+    asked = to_json([request.method, request.url.path, sorted(_pairs(request)), body])
     earlier = await earlier_answer(call, key, asked)
     if earlier is not None:
         headers = dict(line.split(": ", 1) for line in earlier.headers)

@@ -26,11 +26,11 @@ from rowhouse.api.requests import (
 )
 from rowhouse.core import operations
 from rowhouse.core.call import Call
-from rowhouse.core.csv_lines import csv_file
 from rowhouse.core.errors import Invalid, TooMany
 from rowhouse.core.operations import BulkItem
 from rowhouse.core.reads import Query, names_of, row_as_json
 from rowhouse.core.resource import Action, Kind, Registry, Report, Resource, parent_table
+from rowhouse.values.csv_lines import csv_file
 
 # An export holds a connection for as long as its reader takes; all tenants share the pool.
 EXPORTS_AT_ONCE = 2

@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 from rowhouse.api.requests import api_of, json_answer, plain_params, tenant_call
 from rowhouse.core.errors import Invalid
 from rowhouse.core.resource import Registry, Resource
-from rowhouse.core.search import Hit, find
+from rowhouse.core.search.query import Hit, find
 
 router = APIRouter(tags=["search"])
 _MOST, _USUAL = 50, 10

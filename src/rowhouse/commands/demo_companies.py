@@ -11,7 +11,7 @@ from typing import Any
 
 from rowhouse.commands.demo_names import COMPETITORS, LOCALES, PARTNERS, Locale, Word
 from rowhouse.commands.demo_plans import HISTORY_DAYS, AccountPlan, Calendar, ContactPlan, MemberPlan, RatePlan
-from rowhouse.core.money import minor_digits
+from rowhouse.values.money import minor_digits
 
 # Dollars for one unit, about; only their proportions matter here.
 USD_VALUE = {"USD": 1.0, "EUR": 1.09, "GBP": 1.27, "CHF": 1.13, "SEK": 0.095, "JPY": 0.0067, "KRW": 0.00073, "KWD": 3.25}

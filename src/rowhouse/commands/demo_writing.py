@@ -34,6 +34,7 @@ from rowhouse.commands.demo_plans import (
     RevisionPlan,
     WorkspacePlan,
 )
+from rowhouse.commands.searching import index_rows
 from rowhouse.core import operations
 from rowhouse.core.audit import AuditEntry
 from rowhouse.core.call import Call, open_call
@@ -136,6 +137,7 @@ class _Writer:
         for member in self.plan.members:
             await add_member(call, NewMember(email=member.email, name=member.name, role=Role(member.role), title=member.title))
         await provision(call)
+        await index_rows(call, call.registry["members"])
         async with call.deferred():
             for rate in self.plan.rates:
                 values = {"currency": rate.currency, "as_of": rate.as_of, "rate": rate.rate}

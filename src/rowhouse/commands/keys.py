@@ -16,11 +16,12 @@ from rowhouse.core import clock, operations
 from rowhouse.core.call import open_call
 from rowhouse.core.errors import NotFound
 from rowhouse.core.permissions import Principal, Role
-from rowhouse.core.reads import Cursors, Query
+from rowhouse.core.reads import Query
 from rowhouse.identity import service_keys
 from rowhouse.identity.keys import KeyMade, NewKey, create_key
 from rowhouse.identity.models import Membership
 from rowhouse.identity.people import normalise_email
+from rowhouse.values.cursors import Cursors
 
 app = typer.Typer(help="Make, list and revoke keys. A key is shown once.", no_args_is_help=True)
 

@@ -11,9 +11,10 @@ from rich.table import Table
 from rowhouse.commands.session import JsonOption, Program, TenantOption, console, run
 from rowhouse.core import clock, operations
 from rowhouse.core.permissions import Role
-from rowhouse.core.reads import Cursors, Query
+from rowhouse.core.reads import Query
 from rowhouse.identity import sessions
 from rowhouse.identity.members import NewMember, add_member
+from rowhouse.values.cursors import Cursors
 
 app = typer.Typer(help="Add people to workspaces, list them, set passwords.", no_args_is_help=True)
 Email = Annotated[str, typer.Argument(help="Address of the person.")]

@@ -14,7 +14,7 @@ from partywall import Tenant, system_scope
 from rowhouse.commands.session import Program, console, run
 from rowhouse.core.call import Call
 from rowhouse.core.resource import Registry, Resource
-from rowhouse.core.search_index import SearchPosting, SearchWord, add_postings, forget_words, indexed
+from rowhouse.core.search.index import SearchPosting, SearchWord, add_postings, forget_words, indexed
 from rowhouse.identity import tenants
 
 _BATCH = 1000

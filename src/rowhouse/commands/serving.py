@@ -28,9 +28,10 @@ from sqlalchemy import NullPool, create_engine
 
 from partywall import classify
 from rowhouse.api import system
+from rowhouse.app import make_app
 from rowhouse.citus import Cluster, distribute, plan
-from rowhouse.commands import demo
-from rowhouse.commands.session import console
+from rowhouse.commands import demo, searching
+from rowhouse.commands.session import console, open_program
 from rowhouse.core.db import Base
 from rowhouse.embedded import postgres
 from rowhouse.logs import configure_logs
@@ -68,6 +69,7 @@ def _up(settings: Settings, children: dict[str, subprocess.Popen[bytes]], demo_d
     try:
         _prepare(settings)
         made = asyncio.run(demo.ensure_demo(settings)) if demo_data else []
+        asyncio.run(_fill_index())
         for name in ("serve", "worker"):
             children[name] = _child(name, settings.data_dir / f"{name}.log")
         _await_ready(settings, children["serve"])
@@ -79,6 +81,12 @@ def _up(settings: Settings, children: dict[str, subprocess.Popen[bytes]], demo_d
         _end(list(children.values()))
         if settings.embedded:
             postgres.stop(settings.data_dir / "pg")
+
+
+async def _fill_index() -> None:
+    # Workspaces from before there was an index are given theirs at the first start.
+    async with open_program() as program:
+        await searching.fill_empty(program)
 
 
 @contextmanager
@@ -121,7 +129,7 @@ def serve(
     os.environ["ROWHOUSE_WEB_PROCESSES"] = str(count)
     with _shared_counts(count):
         Granian(
-            "rowhouse.app:make_app",
+            "rowhouse.commands.serving:web_process",
             address=settings.host,
             port=port or settings.port,
             interface=Interfaces.ASGI,
@@ -132,6 +140,13 @@ def serve(
             log_level="warning",  # type: ignore[arg-type]  # the enumeration's own text
             backlog=1024,
         ).serve()
+
+
+def web_process() -> Any:
+    """Return the application of one web process, which ends when its master does."""
+    if sys.platform == "linux":
+        _die_with_parent()
+    return make_app()
 
 
 @contextmanager

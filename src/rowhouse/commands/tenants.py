@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from partywall import Tenant, system_scope
+from rowhouse.commands.searching import index_rows
 from rowhouse.commands.session import JsonOption, Program, console, run
 from rowhouse.core import clock
 from rowhouse.identity import tenants
@@ -54,6 +55,8 @@ async def open_workspace(program: Program, new: NewTenant) -> Tenant:
         tenant = await tenants.create_tenant(program.database, new, now=clock.utc_now())
     async with program.call(tenant, reason="provision the workspace") as call:
         await provision(call)
+        # The first membership was written before there was a call to index it.
+        await index_rows(call, call.registry["members"])
     return tenant
 
 

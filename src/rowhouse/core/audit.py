@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from partywall import TenantScoped, tenant_index
 from rowhouse.core.db import Audited, Base, CallSession, Journal, Record, short_text
 from rowhouse.core.permissions import Capability, Role
 from rowhouse.core.resource import Access, Kind, Resource
+from rowhouse.values.jsonable import jsonable
 
 _STAMPS = frozenset(
     {"tenant_id", "id", "created_at", "created_by_id", "updated_at", "updated_by_id", "version", "archived_by_id"}
@@ -172,18 +172,3 @@ def entry(call: Any, verb: str, row: Any, changes: dict[str, Any], moment: Any =
         reason=call.reason,
         batch_id=call.batch_id,
     )
-
-
-def jsonable(value: Any) -> Any:
-    """Return a value as JSON holds it: ids, times and exact numbers become text."""
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, datetime):
-        # As PostgreSQL writes it into JSON, so that a create answers what a later get answers.
-        moment = value.astimezone(UTC).isoformat()
-        return f"{moment[:19]}.{moment[20:26].rstrip('0')}{moment[26:]}" if value.microsecond else moment
-    if isinstance(value, date):
-        return value.isoformat()
-    return value

@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
-from psycopg.conninfo import make_conninfo
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -24,7 +23,6 @@ from sqlalchemy import (
     Text,
     event,
     inspect,
-    make_url,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
@@ -48,7 +46,7 @@ from partywall import AsyncTenantSession, Tenant, TenantScoped, TenantSession, t
 from partywall.context import current_system_scope
 from partywall.rls import Roles, assert_role
 from rowhouse.core.errors import Conflict, Invalid, ReferenceNotFound, RowhouseError, StaleVersion
-from rowhouse.pipeline import Pipeline
+from rowhouse.pipeline import Pipeline, conninfo_of
 
 _Row = TypeVar("_Row", bound=TenantScoped)
 
@@ -368,10 +366,3 @@ def open_database(
         look_ups=pipeline(urls["identity"], roles.identity, size=others, of_tenants=False),
         replica=pipeline(replica, roles.app, size=pool_size) if replica is not None else None,
     )
-
-
-def conninfo_of(url: str) -> str:
-    """Return an address as libpq reads it; the two write spaces differently."""
-    address = make_url(url)
-    named: dict[str, Any] = {**address.translate_connect_args(username="user", database="dbname"), **address.query}
-    return make_conninfo("", **named)

@@ -33,6 +33,7 @@ from sqlalchemy import true as always
 from rowhouse.core.errors import Invalid
 from rowhouse.core.resource import Column, Resource
 from rowhouse.core.schemas import python_type, validated
+from rowhouse.values.dates import relative_day, relative_period
 
 _DEEPEST, _MOST = 5, 50
 _EQUALITY = frozenset({"eq", "ne", "in", "not_in", "is_null"})
@@ -51,7 +52,6 @@ _COMPARE: Mapping[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "starts_with": lambda column, value: func.starts_with(func.lower(column), value),
     "has": lambda column, value: column.contains(value),
 }
-_OFFSET = re.compile(r"^([+-]?)(\d{1,4})([dwmy])$")
 
 
 def operators(column: Column) -> frozenset[str]:
@@ -165,7 +165,7 @@ class Filters:
     def _value(self, column: Column, operator: str, value: Any) -> Any:
         kind = column.property.columns[0].type
         if isinstance(kind, Date | DateTime) and isinstance(value, str):
-            day = relative_day(value, self._today)
+            day = self._day(column, value)
             if day is not None:
                 return self._edge(day, kind, operator)
         if operator in {"contains", "starts_with", "has"}:
@@ -173,6 +173,12 @@ class Filters:
         if isinstance(kind, DateTime) and isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
             return self._edge(validated(date, value, column.key), kind, operator)
         return validated(python_type(column), value, column.key)
+
+    def _day(self, column: Column, text: str) -> date | None:
+        try:
+            return relative_day(text, self._today)
+        except ValueError as error:
+            raise Invalid(f"{error}.", code="invalid_value", field=column.key) from error
 
     def _edge(self, day: date, kind: Any, operator: str) -> date | datetime:
         if isinstance(kind, Date):
@@ -196,53 +202,6 @@ class Filters:
             edges = [datetime.combine(day, time(), self._zone) for day in period]
         start, end = (self._bind(edge, kind) for edge in edges)
         return and_(column >= start, column < end)
-
-
-def relative_day(text: str, today: date) -> date | None:
-    """Return the day that "today", "yesterday", "tomorrow", "-30d", "+2w", "-6m" or "1y" means; None for other text."""
-    named = {"today": 0, "yesterday": -1, "tomorrow": 1}
-    if text in named:
-        return today + timedelta(days=named[text])
-    found = _OFFSET.match(text)
-    if found is None:
-        return None
-    count = int(found[2]) * (-1 if found[1] == "-" else 1)
-    try:
-        if found[3] in "dw":
-            return today + timedelta(days=count * (7 if found[3] == "w" else 1))
-        return add_months(today, count * (12 if found[3] == "y" else 1))
-    except (OverflowError, ValueError) as error:
-        raise Invalid(f"{text} leaves the calendar.", code="invalid_value", field="filter") from error
-
-
-def relative_period(text: str, today: date) -> tuple[date, date] | None:
-    """Return the first day and the day after the last of a named period; None when it is no such name."""
-    rolling = re.fullmatch(r"(last|next)_(\d{1,4})_days", text)
-    if rolling:
-        days = timedelta(days=int(rolling[2]))
-        return (today - days, today + timedelta(days=1)) if rolling[1] == "last" else (today, today + days + timedelta(days=1))
-    if text in {"today", "yesterday", "tomorrow"}:
-        day = relative_day(text, today)
-        assert day is not None
-        return day, day + timedelta(days=1)
-    found = re.fullmatch(r"(this|last|next)_(week|month|quarter|year)", text)
-    if found is None:
-        return None
-    step = {"last": -1, "this": 0, "next": 1}[found[1]]
-    if found[2] == "week":
-        start = today - timedelta(days=today.weekday()) + timedelta(weeks=step)
-        return start, start + timedelta(weeks=1)
-    months = {"month": 1, "quarter": 3, "year": 12}[found[2]]
-    first = date(today.year, (today.month - 1) // months * months + 1, 1)
-    return add_months(first, step * months), add_months(first, (step + 1) * months)
-
-
-def add_months(day: date, count: int) -> date:
-    """Return the same day `count` months on, or the last day of a shorter month."""
-    index = day.year * 12 + day.month - 1 + count
-    year, month = divmod(index, 12)
-    last = (date(year + (month == 11), (month + 1) % 12 + 1, 1) - timedelta(days=1)).day
-    return date(year, month + 1, min(day.day, last))
 
 
 def _escaped(text: str) -> str:

@@ -7,6 +7,7 @@ rows to the queue; what is queued names a tenant and a job, nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from rowhouse.core.resource import Input, Kind, NoInput, Registry, Resource, act
 # Starts beyond the declared retries, for workers that were killed; a job that kills its worker must end somewhere.
 _KILLED_STARTS = 3
 _EVENTS_AT_ONCE = 500
+_TURN_S = 0.5
 # Refusals that time may heal; any other would be the same the next time.
 _PASSING = (StaleVersion, TooMany, Unavailable)
 Run = Callable[[Call, Any], Awaitable[BaseModel | None]]
@@ -240,8 +242,6 @@ class Runner:
                 ended = {"status": JobState.FAILED, "error": why, "finished_at": call.now}
                 await _set(call, job_id, (JobState.QUEUED, JobState.RUNNING), ended)
                 return None
-            if row.status == JobState.RUNNING and not await _is_abandoned(call, job_id):
-                raise Unavailable("The job is still running in another worker.")
             begun = {"status": JobState.RUNNING, "attempts": Job.attempts + 1, "started_at": call.now}
             await _set(call, job_id, (JobState.QUEUED, JobState.RUNNING), begun)
             return task, row
@@ -280,7 +280,7 @@ _WORKER = Principal("system", None, None, Role.OWNER)
 
 async def _work(call: Call, task: Task, row: Job) -> bool:
     # A second worker that took the job for abandoned waits here until the first has ended, then sees it done.
-    await call.session.execute(select(func.pg_advisory_xact_lock(_lock_key(call.tenant.id, row.id))))
+    await _take_turn(call, row.id)
     status = await call.session.scalar(select(Job.status).where(Job.id == row.id))
     if status != JobState.RUNNING:
         return False
@@ -295,9 +295,11 @@ async def _work(call: Call, task: Task, row: Job) -> bool:
     return True
 
 
-async def _is_abandoned(call: Call, job_id: UUID) -> bool:
-    # Asked without waiting, since a job may run for longer than a statement may take.
-    return bool(await call.session.scalar(select(func.pg_try_advisory_xact_lock(_lock_key(call.tenant.id, job_id)))))
+async def _take_turn(call: Call, job_id: UUID) -> None:
+    # Asked again and again, since a job may run for longer than a statement may wait.
+    turn = select(func.pg_try_advisory_xact_lock(_lock_key(call.tenant.id, job_id)))
+    while not await call.session.scalar(turn):  # noqa: ASYNC110  # the worker that holds it may be another process
+        await asyncio.sleep(_TURN_S)
 
 
 async def _set(call: Call, job_id: UUID, states: tuple[JobState, ...], values: Mapping[str, Any]) -> int:

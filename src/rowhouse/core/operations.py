@@ -19,10 +19,11 @@ from rowhouse.core.call import Call
 from rowhouse.core.db import Record
 from rowhouse.core.errors import Conflict, Fault, Forbidden, Invalid, NotFound, ReferenceNotFound, RowhouseError, StaleVersion
 from rowhouse.core.permissions import READS, Role, allows
-from rowhouse.core.reads import Cursors, Document, Page, Query, as_json, check_query, get_row, list_rows, stream_rows
+from rowhouse.core.reads import Document, Page, Query, as_json, check_query, get_row, list_rows, stream_rows
 from rowhouse.core.references import check_references, models_by_table
 from rowhouse.core.resource import Action, Change, Kind, Report, Resource, parent_table
 from rowhouse.core.schemas import create_schema, update_schema, validated
+from rowhouse.values.cursors import Cursors
 
 MOST_IN_BULK = 500
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -18,8 +18,10 @@ class Role(StrEnum):
 
     def at_least(self, other: Role) -> bool:
         """Return whether this role includes the rights of another."""
-        order = list(Role)
-        return order.index(self) >= order.index(other)
+        return _RANKS[self] >= _RANKS[other]
+
+
+_RANKS = {role: rank for rank, role in enumerate(Role)}
 
 
 class Capability(StrEnum):

@@ -5,12 +5,9 @@ PostgreSQL builds the JSON and it is passed on as bytes; how the statements run 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property, lru_cache
@@ -37,15 +34,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from rowhouse.core.audit import jsonable
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Invalid, NotFound
 from rowhouse.core.filters import Filters
 from rowhouse.core.references import models_by_table
 from rowhouse.core.resource import Column, Resource, parent_table
 from rowhouse.core.schemas import is_nullable, python_type
-from rowhouse.core.search import narrow
+from rowhouse.core.search.query import narrow
 from rowhouse.exchange import Ask, Statement
+from rowhouse.values.cursors import Cursors
+from rowhouse.values.jsonable import jsonable
 
 LARGEST_PAGE = 100
 # Few different LIMITs make few different statements; what is read too much is cut off.
@@ -105,33 +103,6 @@ class _Key:
     descending: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Cursors:
-    """Makes and reads cursors, which are signed and hold good for one tenant, resource, filter and order."""
-
-    secret: bytes
-    _size: int = field(default=16)
-
-    def encode(self, scope: str, values: Sequence[Any]) -> str:
-        """Return the cursor that continues after a row's key values."""
-        body = json.dumps([jsonable(value) for value in values], separators=(",", ":")).encode()
-        return base64.urlsafe_b64encode(self._sign(scope, body) + body).decode().rstrip("=")
-
-    def decode(self, scope: str, cursor: str) -> list[Any]:
-        """Return the key values of a cursor.  Raises Invalid (invalid_cursor) for any other than our own of this scope."""
-        try:
-            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        except ValueError:
-            raw = b""
-        if len(raw) <= self._size or not hmac.compare_digest(raw[: self._size], self._sign(scope, raw[self._size :])):
-            raise Invalid("This cursor is not of this list; start again without a cursor.", code="invalid_cursor", field="cursor")
-        values: list[Any] = json.loads(raw[self._size :])
-        return values
-
-    def _sign(self, scope: str, body: bytes) -> bytes:
-        return hmac.digest(self.secret, scope.encode() + b"\0" + body, hashlib.sha256)[: self._size]
-
-
 async def list_rows(call: Call, resource: Resource, query: Query, cursors: Cursors) -> Page:
     """Return one page, and its total when asked, in one exchange.
 
@@ -142,7 +113,7 @@ async def list_rows(call: Call, resource: Resource, query: Query, cursors: Curso
     listing = await _listing(call, resource, query)
     scope = _scope(call, resource, query)
     if query.cursor:
-        listing.start_after(_read_cursor(listing.keys, cursors.decode(scope, query.cursor)))
+        listing.start_after(_place(listing.keys, cursors, scope, query.cursor))
     is_part = resource.parent is not None and query.parent_id is not None
     asks = [listing.page(), *([listing.parent()] if is_part else []), *([listing.count()] if query.total else [])]
     found, *others = await call.read(*asks)
@@ -377,11 +348,11 @@ def _beyond(key: _Key, value: Any) -> ColumnElement[bool]:
     return or_(beyond, key.column.is_(None)) if is_nullable(key.column) else beyond
 
 
-def _read_cursor(keys: Sequence[_Key], values: list[Any]) -> list[Any]:
+def _place(keys: Sequence[_Key], cursors: Cursors, scope: str, cursor: str) -> list[Any]:
     try:
         return [
             None if value is None else TypeAdapter(_cursor_type(key.column)).validate_python(value)
-            for key, value in zip(keys, values, strict=True)
+            for key, value in zip(keys, cursors.decode(scope, cursor), strict=True)
         ]
     except (ValidationError, ValueError) as error:
         raise Invalid("This cursor is not of this list; start again.", code="invalid_cursor", field="cursor") from error
@@ -396,5 +367,5 @@ def _cursor_type(column: Column) -> Any:
 
 
 def _scope(call: Call, resource: Resource, query: Query) -> str:
-    about = [query.filter, query.params, query.q, query.sort, query.archived, str(query.parent_id)]
-    return f"{call.tenant.id}:{resource.name}:{json.dumps(about, sort_keys=True, default=str)}"
+    tree = json.dumps(query.filter, sort_keys=True) if query.filter is not None else ""
+    return repr((str(call.tenant.id), resource.name, tree, query.params, query.q, query.sort, query.archived, query.parent_id))

@@ -17,7 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from partywall import TenantScoped
 from rowhouse.core.permissions import READS, Capability, Permission, Role
-from rowhouse.core.text import clean_text
+from rowhouse.values.text import clean_text
 
 Column = InstrumentedAttribute[Any]
 

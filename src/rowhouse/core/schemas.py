@@ -26,7 +26,7 @@ from sqlalchemy import Column as TableColumn
 
 from rowhouse.core.errors import Invalid
 from rowhouse.core.resource import Column, Resource
-from rowhouse.core.text import PointInTime, clean_text
+from rowhouse.values.text import PointInTime, clean_text
 
 _LONGEST_TEXT = 100_000
 _RANGES: dict[type, tuple[int, int]] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from partywall import TenantMismatch
 from rowhouse.core.db import CallSession, Database
-from rowhouse.core.search_index import SearchPosting, postings_to_add
+from rowhouse.core.search.index import SearchPosting, postings_to_add
 from rowhouse.inserts import inserts_of, reads_of
 
 

@@ -19,8 +19,8 @@ from partywall import Tenant
 from partywall.errors import ResolutionError
 from partywall.resolve import normalise_host
 from rowhouse.core.errors import Conflict, Invalid
-from rowhouse.core.text import clean_text
 from rowhouse.identity.models import Membership, TenantRow, TenantStatus, User, UserStatus
+from rowhouse.values.text import clean_text
 
 SERVED = (TenantStatus.ACTIVE.value, TenantStatus.SUSPENDED.value)
 

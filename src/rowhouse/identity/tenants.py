@@ -18,10 +18,10 @@ from partywall.resolve import RESERVED_SLUGS
 from rowhouse.core.db import AsyncSystemSession, Database
 from rowhouse.core.errors import Conflict, Invalid, NotFound
 from rowhouse.core.permissions import Role
-from rowhouse.core.text import clean_text
 from rowhouse.identity.models import Membership, PlatformAudit, TenantRow, TenantStatus
 from rowhouse.identity.passwords import check_password, hash_password
 from rowhouse.identity.people import NewAccount, may_be_added, normalise_email, open_account, tenant_of
+from rowhouse.values.text import clean_text
 
 _SLUG = re.compile(r"[a-z0-9](-?[a-z0-9])+")
 # Such a label would be read as an id in X-Tenant-ID.

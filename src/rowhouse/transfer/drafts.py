@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from rowhouse.core.audit import jsonable
 from rowhouse.core.call import Call
-from rowhouse.core.csv_lines import csv_cell, unescape_formula
 from rowhouse.core.errors import RowhouseError
 from rowhouse.core.operations import parse
 from rowhouse.core.resource import Registry, Resource
@@ -18,6 +16,8 @@ from rowhouse.transfer.mapping import Plan
 from rowhouse.transfer.references import References, Target, Wanted, targets_of
 from rowhouse.transfer.sources import RowFault, SourceRow
 from rowhouse.transfer.values import FieldKind, Reading, Unreadable, kinds_of, read_value
+from rowhouse.values.csv_lines import csv_cell, unescape_formula
+from rowhouse.values.jsonable import jsonable
 
 _ID = FieldKind(UUID)
 

@@ -9,9 +9,9 @@ from openpyxl import Workbook
 
 from rowhouse.core import operations
 from rowhouse.core.call import Call
-from rowhouse.core.csv_lines import csv_cell, csv_file
 from rowhouse.core.reads import Query, names_of
 from rowhouse.core.resource import Resource
+from rowhouse.values.csv_lines import csv_cell, csv_file
 
 _EVERY = 500
 

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rowhouse.core.csv_lines import unescape_formula
 from rowhouse.core.errors import Invalid
 from rowhouse.core.operations import invalid_input
 from rowhouse.transfer.guesses import guess_fields
 from rowhouse.transfer.sources import SourceRow, open_source
+from rowhouse.values.csv_lines import unescape_formula
 
 _VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _PLACEHOLDER = re.compile(r"\{([^{}|]+)(?:\|(slug|lower|upper))?\}")

@@ -17,13 +17,14 @@ from pydantic import TypeAdapter
 from sqlalchemy import inspect, select
 
 from rowhouse.core import operations
-from rowhouse.core.audit import AuditEntry, jsonable
+from rowhouse.core.audit import AuditEntry
 from rowhouse.core.call import Call
 from rowhouse.core.db import Base
 from rowhouse.core.errors import Conflict, ReferenceNotFound, RowhouseError
 from rowhouse.core.references import references
 from rowhouse.core.resource import Resource
 from rowhouse.transfer.halving import OpenCall, in_halves
+from rowhouse.values.jsonable import jsonable
 
 OPERATION = "imports:undo"
 _CHUNK = 500

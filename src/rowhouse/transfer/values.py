@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, BaseModel
 
-from rowhouse.core.money import minor_digits
+from rowhouse.values.money import minor_digits
 
 _FACTORS = {"major": 1, "thousands": 1_000, "millions": 1_000_000}
 _TRUE = frozenset({"true", "yes", "y", "1", "x", "on"})

@@ -11,8 +11,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from rowhouse.core.money import minor_digits
 from rowhouse.modules.crm.states import EmployeeBand, Lifecycle, Recurrence, StageChange, StageType
+from rowhouse.values.money import minor_digits
 
 DEEPEST_HIERARCHY = 10
 # The columns of a deal that a stage may ask for.

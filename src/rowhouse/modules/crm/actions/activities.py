@@ -14,9 +14,9 @@ from rowhouse.core.call import Call
 from rowhouse.core.errors import Conflict, Invalid
 from rowhouse.core.references import references
 from rowhouse.core.resource import Change, Input, NoInput, action
-from rowhouse.core.text import PointInTime
 from rowhouse.modules.crm.models import Account, CRMActivity, CRMContact, Opportunity
 from rowhouse.modules.crm.states import ActivityStatus, ActivityType, Direction, Priority
+from rowhouse.values.text import PointInTime
 
 _OPEN = (ActivityStatus.PLANNED, ActivityStatus.IN_PROGRESS)
 _PARENTS = ("account_id", "contact_id", "opportunity_id")

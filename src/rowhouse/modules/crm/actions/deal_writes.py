@@ -16,7 +16,6 @@ from rowhouse.core.errors import Conflict, Invalid, ReferenceNotFound
 from rowhouse.core.numbers import next_number
 from rowhouse.core.operations import assign
 from rowhouse.core.resource import Change, Input
-from rowhouse.core.text import PointInTime, clean_text
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.actions.deals import change_stage, place
 from rowhouse.modules.crm.actions.known import default_pipeline, first_stage, known, last_rank, pipelines, stage_of, take_over
@@ -24,6 +23,7 @@ from rowhouse.modules.crm.actions.stages import advance_contact, check_requireme
 from rowhouse.modules.crm.actions.worth import LineInput, settle, write_lines
 from rowhouse.modules.crm.models import CRMContact, Opportunity, OpportunityContact, PipelineStage
 from rowhouse.modules.crm.states import AmountSource, ContactRole, ForecastCategory, Lifecycle, StageChange, StageType
+from rowhouse.values.text import PointInTime, clean_text
 
 _MANY_LINES = 200
 _MANY_PEOPLE = 50

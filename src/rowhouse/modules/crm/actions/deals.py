@@ -12,12 +12,12 @@ from rowhouse.core.errors import Conflict, Forbidden, Invalid, ReferenceNotFound
 from rowhouse.core.permissions import Role
 from rowhouse.core.references import references
 from rowhouse.core.resource import Input, action
-from rowhouse.core.text import PointInTime
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.actions.known import first_stage, pipelines, stage_of
 from rowhouse.modules.crm.actions.stages import enter_stage, rank_between
 from rowhouse.modules.crm.models import Account, Opportunity, PipelineStage
 from rowhouse.modules.crm.states import StageChange, StageType
+from rowhouse.values.text import PointInTime
 
 
 class Move(Input):

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Index, UniqueConstraint, inspect, select
 
 from partywall import TenantScoped
-from rowhouse.core.audit import jsonable
 from rowhouse.core.call import Call
 from rowhouse.core.db import Base
 from rowhouse.core.errors import Conflict, Invalid, ReferenceNotFound
@@ -24,6 +23,7 @@ from rowhouse.modules.crm.actions.contacts import derived_of_contact
 from rowhouse.modules.crm.models import Account, CRMContact, MergeLog, OpportunityContact
 from rowhouse.modules.crm.rules import DEEPEST_HIERARCHY
 from rowhouse.modules.crm.states import MergedKind
+from rowhouse.values.jsonable import jsonable
 
 UNDO_DAYS = 30
 _MOST_SOURCES = 10

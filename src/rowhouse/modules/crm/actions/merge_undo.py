@@ -11,13 +11,13 @@ from uuid import UUID
 from pydantic import TypeAdapter
 from sqlalchemy import inspect, select
 
-from rowhouse.core.audit import jsonable
 from rowhouse.core.call import Call
 from rowhouse.core.db import Base
 from rowhouse.core.errors import Conflict
 from rowhouse.core.permissions import Role
 from rowhouse.core.resource import NoInput, action
 from rowhouse.modules.crm.models import MergeLog
+from rowhouse.values.jsonable import jsonable
 
 _STAMPS = frozenset({"tenant_id", "version", "updated_at", "updated_by_id"})
 _EXACT = (UUID, datetime, date, Decimal)

@@ -14,11 +14,11 @@ from rowhouse.core.errors import Conflict, Invalid
 from rowhouse.core.operations import assign
 from rowhouse.core.permissions import Role
 from rowhouse.core.resource import Change, Input, NoInput, action
-from rowhouse.core.text import clean_text
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.actions.known import forget_pipelines, pipelines, stages_of
 from rowhouse.modules.crm.models import Opportunity, OpportunityStageHistory, Pipeline, PipelineStage
 from rowhouse.modules.crm.states import ForecastCategory, StageType
+from rowhouse.values.text import clean_text
 
 _CATEGORIES = {
     StageType.OPEN: ForecastCategory.PIPELINE,

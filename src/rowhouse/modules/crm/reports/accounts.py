@@ -13,11 +13,11 @@ from sqlalchemy.orm import aliased
 
 from rowhouse.core.call import Call
 from rowhouse.core.resource import Input, NoInput, report
-from rowhouse.core.text import PointInTime
 from rowhouse.exchange import one_of
 from rowhouse.modules.crm import rules
 from rowhouse.modules.crm.models import Account, CRMActivity, Opportunity, OpportunityStageHistory, PipelineStage
 from rowhouse.modules.crm.states import StageType
+from rowhouse.values.text import PointInTime
 
 
 class TimelineParams(Input):

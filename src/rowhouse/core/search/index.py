@@ -1,6 +1,6 @@
 """The index of words beside the records: its two tables, and the unit of work that keeps them true.
 
-Both are tenants' tables like any other, so guard, policies and keys hold for them. What reads them is `core/search.py`;
+Both are tenants' tables like any other, so guard, policies and keys hold for them. What reads them is `core/search/query.py`;
 why they are as they are: docs/decisions/0009-search.md.
 """
 

@@ -1,6 +1,6 @@
 """The one search path: which records of a tenant hold every word of a query.
 
-Each word is looked up in the index (`core/search_index.py`) by equality, its beginnings by range, its likely spellings in
+Each word is looked up in the index (`core/search/index.py`) by equality, its beginnings by range, its likely spellings in
 the tenant's own vocabulary. Frequent words are read newest first and cut short; where that finds too little they are gone
 through as a whole. Nothing is counted or ranked by what another tenant has: docs/decisions/0009-search.md.
 """
@@ -41,9 +41,9 @@ from rowhouse.core.call import Call
 from rowhouse.core.errors import Invalid
 from rowhouse.core.permissions import allows
 from rowhouse.core.resource import Resource
-from rowhouse.core.search_index import LONG, OTHER, TITLE, SearchPosting, SearchWord, archived, bound, bound_table
-from rowhouse.core.text import clean_text
+from rowhouse.core.search.index import LONG, OTHER, TITLE, SearchPosting, SearchWord, archived, bound, bound_table
 from rowhouse.exchange import Ask
+from rowhouse.values.text import clean_text
 from rowhouse.values.words import LONGEST_QUERY, Asked, asked, is_spelt, meant, variants
 
 _EXACT, _BEGUN_ONLY, _TYPO = range(3)
@@ -117,7 +117,8 @@ async def narrow(call: Call, resource: Resource, q: str) -> ColumnElement[bool]:
         return identity == any_(literal([row_id for _, row_id, *_ in found], ARRAY(Uuid)))
     places = any_(literal(entities, ARRAY(Text)))
     held = (_in(places, any_(literal(list(group.kinds), ARRAY(Text)))) for group in groups)
-    weight = SearchPosting.weight == any_(literal(_FIXED["weights"], ARRAY(SmallInteger)))
+    # The id stands behind the weight in the key, so that a look-up names every weight.
+    weight = SearchPosting.weight == any_(literal(_FIXED["weights_weight"], ARRAY(SmallInteger)))
     return and_(*(exists().where(*own, weight, SearchPosting.id == identity) for own in held))
 
 
@@ -259,11 +260,9 @@ def _number(name: str) -> Any:
 
 
 # Values that never vary are parameters too, so that each statement is compiled once.
-_FIXED = {"one": 1, "counted": _FEW + 1, "completions": 30, "near": 2000, "weights": [TITLE, OTHER, LONG]}
+_FIXED = {"one": 1, "counted": _FEW + 1, "completions": 30, "near": 2000, "weights_weight": [TITLE, OTHER, LONG]}
 _PLACES = bound_table("places", entity=Text())
 _NEWEST = (SearchPosting.weight.desc(), SearchPosting.id.desc())
-# The id stands behind the weight in the key, so that a look-up has to name every weight.
-_ANY_WEIGHT = SearchPosting.weight == any_(bound("weights", SmallInteger()))
 
 
 def _in(entity: Any, token: Any) -> tuple[ColumnElement[bool], ...]:
@@ -335,9 +334,12 @@ def _with_words(newest: Newest, size: int) -> Select[Any]:
     joined: Any = row
     held: list[Any] = []
     for place in range(size):
-        own = _in(leads.c.entity, _any_of_group(place))
-        found = select(SearchPosting.token, SearchPosting.weight).where(*own, _ANY_WEIGHT, SearchPosting.id == row.c.id)
-        match = found.order_by(SearchPosting.weight.desc()).limit(_number("one")).correlate(leads, row).lateral()
+        # Heaviest first without sorting: before version 17 an ordered scan would leave the id out of the key.
+        weights = bound_table("weights", weight=SmallInteger())
+        own = (*_in(leads.c.entity, _any_of_group(place)), SearchPosting.weight == weights.c.weight, SearchPosting.id == row.c.id)
+        found = select(SearchPosting.token, SearchPosting.weight).where(*own).correlate(leads, row, weights).lateral()
+        best = select(found.c.token, found.c.weight).select_from(weights.join(found, true())).limit(_number("one"))
+        match = best.correlate(leads, row).lateral()
         joined = joined.join(match, true())
         held += [match.c.token.label(f"token{place}"), match.c.weight.label(f"weight{place}")]
     some = select(row.c.id, *held).select_from(joined).limit(_number("most")).correlate(leads).lateral()

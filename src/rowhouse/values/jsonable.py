@@ -1,0 +1,23 @@
+"""Values as JSON holds them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+
+def jsonable(value: Any) -> Any:
+    """Return a value as JSON holds it: ids, times and exact numbers become text."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        # As PostgreSQL writes it into JSON, so that a create answers what a later get answers.
+        moment = value.astimezone(UTC).isoformat()
+        return f"{moment[:19]}.{moment[20:26].rstrip('0')}{moment[26:]}" if value.microsecond else moment
+    if isinstance(value, date):
+        return value.isoformat()
+    return value
