@@ -10,7 +10,7 @@ ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3 python3.14
 
-.PHONY: help up stop test check test-all lock migration clean
+.PHONY: help up stop test check test-all bench lock migration clean
 
 help: ## explain every target (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: $(VENV)/.dev ## check format, lint, types, import rules and the tests tha
 test-all: $(VENV)/.dev ## run all tests on the embedded PostgreSQL 18, then on an installed PostgreSQL 15
 	ROWHOUSE_TEST_PG=18 $(BIN)/pytest -n $(WORKERS) $(ARGS)
 	ROWHOUSE_TEST_PG=15 $(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+bench: $(VENV)/.runtime ## measure beside pgbench, an ORM and another CRM, about ten minutes: make bench ARGS="list growth"
+	$(BIN)/python -m bench $(ARGS)
 
 lock: $(VENV)/.python ## choose the newest allowed packages anew and write both lock files
 	sh scripts/lock.sh $(BIN)/python

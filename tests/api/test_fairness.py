@@ -105,6 +105,31 @@ async def test_a_flood_starts_one_at_a_time_while_a_neighbour_is_active() -> Non
     assert slots.enter(flood) is not None
 
 
+async def test_a_flood_rests_as_long_as_it_worked_and_a_page_does_not() -> None:
+    clock = Clock()
+    slots = Slots(8, share=1.0, clock=clock)
+    group, neighbour = slots.group("a"), slots.group("neighbour")
+    slots.leave(neighbour, entered(slots, neighbour))
+    mark = entered(slots, group)
+    waiting = [asyncio.create_task(slots.wait(group)) for _ in range(4)]
+    await settled()
+    clock.now += 0.01
+    slots.leave(group, mark)
+    mark = await waiting[0]
+    clock.now += 1.5
+    slots.leave(group, mark)
+    await settled()
+    assert not waiting[1].done()
+    clock.now += 0.06
+    slots._serve()
+    assert clock.now == await waiting[1]
+    for task in waiting[2:]:
+        task.cancel()
+    await asyncio.gather(*waiting[2:], return_exceptions=True)
+    slots.leave(group, clock.now)
+    assert (slots.running, slots._groups) == (0, {})
+
+
 async def test_a_group_that_is_forgotten_and_comes_again_is_no_neighbour_of_itself() -> None:
     slots = Slots(8, share=1.0)
     for _ in range(3):

@@ -23,8 +23,8 @@ from rowhouse.core import operations
 from rowhouse.core.call import Call, open_call
 from rowhouse.core.db import Database
 from rowhouse.core.resource import Registry
-from rowhouse.core.search import find, narrow
-from rowhouse.core.search_index import SearchPosting, SearchWord, add_postings, remove_postings
+from rowhouse.core.search.index import SearchPosting, SearchWord, add_postings, remove_postings
+from rowhouse.core.search.query import find, narrow
 
 ROOT = Path(__file__).resolve().parents[2]
 Opener = Callable[[], AbstractAsyncContextManager[Call]]

@@ -32,6 +32,8 @@ _NEIGHBOUR_S = 10.0
 # What runs longer waits for the database or for somebody outside: it no longer takes the processor from others.
 _YOUNG_S = 0.25
 _CROWDED = 1
+# Requests that wait for this long without a gap are a flood, which takes half of the time at most; a page's are over sooner.
+_FLOOD_S, _MOST_REST_S = 1.0, 0.05
 _BODY_LIMIT_S = 30.0
 _HOLD_S, _MOST_HELD = 1.0, 2_000
 _BUSY = "This workspace has too many requests waiting; send fewer at once, and this one again shortly."
@@ -50,13 +52,14 @@ class Group:
     started: when each running request started, in seconds.  reading: requests whose body is still on its way.
     """
 
-    __slots__ = ("key", "reading", "started", "waiting")
+    __slots__ = ("key", "reading", "rests_until", "started", "waiting", "waits_since")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.started: list[float] = []
         self.waiting: deque[asyncio.Future[float]] = deque()
         self.reading = 0
+        self.waits_since, self.rests_until = float("inf"), float("-inf")
 
 
 class Slots:
@@ -116,6 +119,7 @@ class Slots:
         place: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         if not group.waiting:
             self._turns.append(group)
+            group.waits_since = self._now()
         group.waiting.append(place)
         self._look_again()
         try:
@@ -131,6 +135,8 @@ class Slots:
         """Give a place back and let the next one in."""
         self.running -= 1
         group.started.remove(mark)
+        if group.waiting:
+            self._let_rest(group, mark)
         if self._turns:
             self._serve()
         self.forget(group)
@@ -140,13 +146,23 @@ class Slots:
         if not (group.started or group.waiting or group.reading) and self._groups.get(group.key) is group:
             del self._groups[group.key]
 
+    def _let_rest(self, group: Group, mark: float) -> None:
+        """Let a flood, which has made its own requests wait for a while, pause for as long as the request took that ended."""
+        now = self._now()
+        if now - group.waits_since > _FLOOD_S:
+            pause = min(now - mark, _MOST_REST_S)
+            group.rests_until = now + pause
+            asyncio.get_running_loop().call_later(pause + 0.001, self._serve)
+
     def _is_free(self, group: Group, now: float) -> bool:
         held = len(group.started)
         if self.running >= self.size or held >= self.most:
             return False
-        if held < _CROWDED or now - (self._other_at if group.key == self._latest else self._latest_at) > _NEIGHBOUR_S:
+        if now - (self._other_at if group.key == self._latest else self._latest_at) > _NEIGHBOUR_S:
             return True
-        return sum(now - mark < _YOUNG_S for mark in group.started) < _CROWDED
+        if now < group.rests_until:
+            return False
+        return held < _CROWDED or sum(now - mark < _YOUNG_S for mark in group.started) < _CROWDED
 
     def _look_again(self) -> None:
         # Requests grow older and neighbours leave without anybody's doing, so whoever waits is looked at now and then.
@@ -172,6 +188,8 @@ class Slots:
             place = group.waiting.popleft()
             if group.waiting:
                 self._turns.append(group)
+            else:
+                group.waits_since = float("inf")
             if not place.done():
                 self.running += 1
                 group.started.append(now)
@@ -187,6 +205,7 @@ class Slots:
             group.waiting.remove(place)
         if not group.waiting and group in self._turns:
             self._turns.remove(group)
+            group.waits_since = float("inf")
         self.forget(group)
 
 

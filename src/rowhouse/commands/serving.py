@@ -144,8 +144,11 @@ def serve(
 
 def web_process() -> Any:
     """Return the application of one web process, which ends when its master does."""
+    master = multiprocessing.parent_process()
     if sys.platform == "linux":
         _die_with_parent()
+    if master is not None and os.getppid() != master.pid:
+        raise SystemExit("the master ended before its web process had started")
     return make_app()
 
 
