@@ -1,0 +1,1 @@
+"""The stages, one file each: what runs beside what, and which rows come of it."""
