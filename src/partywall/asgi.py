@@ -86,13 +86,14 @@ class TenantMiddleware:
             await self._run(None, scope, receive, send)
             return
         try:
-            resolution = await self._resolve(scope)
+            resolution = await self.place(scope)
         except ResolutionError as error:
             await self._refuse(error, scope, send)
             return
         await self._run(resolution, scope, receive, send)
 
-    async def _resolve(self, scope: Scope) -> Resolution:
+    async def place(self, scope: Scope) -> Resolution:
+        """Return where a request belongs; a refusal is reported and raised."""
         facts = request_facts(scope)
         credential = None
         try:

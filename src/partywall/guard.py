@@ -44,8 +44,7 @@ TENANT_PARAMETER = "partywall_tenant_id"
 _MOST_PROVEN = 5_000
 _proven: set[Any] = set()
 _HARMLESS_LITERALS = frozenset({"*", "1"})  # SQLAlchemy writes these two itself, for EXISTS and count.
-# Where a statement takes SQL as it is written.
-_RAW_PARTS = ("_prefixes", "_suffixes", "_statement_hints", "_hints")
+_RAW_PARTS = ("_prefixes", "_suffixes", "_statement_hints", "_hints")  # where SQL is taken as it is written
 _OPERATOR = re.compile(r"(?!.*(--|/\*))[-+*/<>=~!@#%^&|`?]+")
 # Functions that run SQL given as text, read tables by name, or leave the database.
 _RUNS_SQL = re.compile(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 
 import structlog
 from pydantic_core import to_json
 
 from rowhouse.settings import Settings
+
+# Whether request lines are written, as JSON; empty where they go through structlog.
+_fast: list[bool] = []
 
 
 def configure_logs(settings: Settings) -> None:
@@ -31,10 +35,23 @@ def configure_logs(settings: Settings) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    _fast[:] = [level <= logging.INFO] if settings.log_format == "json" else []
     # What libraries write through `logging` gets the same shape.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_plain, renderer]))
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def write_request(**seen: object) -> None:
+    """Write the line of an answered request, at level info.
+
+    It is the line every request pays for, so it does not go through the processors when their work is known.
+    """
+    if not _fast:
+        structlog.get_logger().info("request", **seen)
+    elif _fast[0]:
+        moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        sys.stderr.write(f"{_json({**seen, 'event': 'request', 'level': 'info', 'timestamp': moment})}\n")
 
 
 def _json(event: object, **_options: object) -> str:

@@ -45,6 +45,9 @@ class Read:
     values: tuple[bytes | None, ...]
 
 
+_BEGIN, _BEGIN_READ, _COMMIT = (Read(text, text, ()) for text in (b"BEGIN", b"BEGIN READ ONLY", b"COMMIT"))
+
+
 class Pipeline:
     """A pool of connections of one role that read, one exchange at a time on each.
 
@@ -80,7 +83,7 @@ class Pipeline:
         for watch in self.watchers:
             for text in (*([bind] if bind else []), *(read.text for read in reads)):
                 watch(text.decode())
-        begin = b"BEGIN" if writes else b"BEGIN READ ONLY"
+        begin = _BEGIN if writes else _BEGIN_READ
         for is_last in (writes, True):
             link = await self._take()
             try:
@@ -195,29 +198,33 @@ class _Link:
         self.socket = self.pgconn.socket
         self.loop.add_reader(self.socket, self._readable)
 
-    def exchange(self, begin: bytes, bind: bytes, reads: Sequence[Read]) -> asyncio.Future[list[PGresult]]:
+    def exchange(self, begin: Read, bind: bytes, reads: Sequence[Read]) -> asyncio.Future[list[PGresult]]:
         """Send a transaction and return the future of its SELECTs' results. A caller that leaves does not stop it."""
         self.waiter = waiter = self.loop.create_future()
         self.since = self.loop.time()
         send = self.pgconn
         try:
-            send.send_query_params(begin, None)
+            self._send(begin)
             if bind:
+                # Its value is part of its text, so there would be a plan for each tenant.
                 send.send_query_params(bind, None)
             for read in reads:
-                if not (self.pool.prepare and read.name):
-                    send.send_query_params(read.text, read.values)
-                    continue
-                if read.name not in self.prepared:
-                    send.send_prepare(read.name, read.text)
-                    self.prepared.add(read.name)
-                send.send_query_prepared(read.name, read.values)
-            send.send_query_params(b"COMMIT", None)
+                self._send(read)
+            self._send(_COMMIT)
             send.pipeline_sync()
             self._flush()
         except Error as error:
             self.lose(error)
         return waiter
+
+    def _send(self, read: Read) -> None:
+        if not (self.pool.prepare and read.name):
+            self.pgconn.send_query_params(read.text, read.values)
+            return
+        if read.name not in self.prepared:
+            self.pgconn.send_prepare(read.name, read.text)
+            self.prepared.add(read.name)
+        self.pgconn.send_query_prepared(read.name, read.values)
 
     def lose(self, error: Error) -> None:
         """Close the connection; an exchange under way fails."""
@@ -260,14 +267,19 @@ class _Link:
 
     def _end(self) -> None:
         results, self.results = self.results, []
-        failed = next((result for result in results if result.status == ExecStatus.FATAL_ERROR), None)
-        waiter = self.waiter
+        failed, waiter = None, self.waiter
+        tables: list[PGresult] = []
+        for result in results:
+            if result.status == ExecStatus.TUPLES_OK:
+                tables.append(result)
+            elif result.status == ExecStatus.FATAL_ERROR:
+                failed = failed or result
         assert waiter is not None
         if not waiter.done():
             if failed is not None:
                 waiter.set_exception(error_from_result(failed))
             else:
-                waiter.set_result([result for result in results if result.status == ExecStatus.TUPLES_OK])
+                waiter.set_result(tables)
         self.waiter = None
         if failed is None:
             self.pool.give_back(self)

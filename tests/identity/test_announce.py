@@ -29,7 +29,7 @@ from rowhouse.settings import Settings
 async def hearing(database: Database, settings: Settings, addresses: Addresses) -> AsyncIterator[IdentityDirectory]:
     """The directory of another process, which listens; its memory would keep an answer for an hour."""
     remembered = Remembered(0.0, told_life_s=3600)
-    listener = Listener(conninfo_of(addresses.direct["identity"]), remembered)
+    listener = Listener(conninfo_of(addresses.direct["identity"]), [remembered])
     listener.start()
     await until(lambda: remembered.is_told)
     yield IdentityDirectory(database, settings, remembered=remembered, now=lambda: NOW)

@@ -55,7 +55,7 @@ class Dispatch:
             await self.app(scope, receive, send)
             return
         route, parameters = found
-        scope.update(route=route, path_params=parameters, app=self.app, router=self.app.router)
+        scope.update(route=route, path_params=parameters, app=self.app, router=self.app.router, api=self.app.state.api)
         request = Request(scope, receive, send)
         try:
             answer = await route.handler(request)

@@ -15,13 +15,13 @@ from partywall import uuid7
 from rowhouse.api.problems import failed
 from rowhouse.api.system import REQUESTS, SECONDS
 from rowhouse.core.errors import TooLarge
+from rowhouse.logs import write_request
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_log = structlog.get_logger()
 _TOO_LARGE = "The body is larger than this server accepts; send less, or import a file."
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 # A client that stops reading must not hold a transaction, and with it a connection, for ever.
@@ -43,8 +43,7 @@ class Edge:
         request_id = _request_id(scope)
         scope["rowhouse.request_id"] = request_id
         scope["rowhouse.seen"] = seen = {"route": "unmatched", "tenant": None}
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id, tenant=None)
         answer = _Answer(send, request_id)
         started = time.perf_counter()
         try:
@@ -108,7 +107,8 @@ def _report(scope: Scope, seen: MutableMapping[str, Any], status: int, seconds: 
     answered, lasted = _counters(method, seen["route"], status)
     answered.inc()
     lasted.observe(seconds)
-    _log.info("request", method=scope["method"], **seen, status=status, ms=round(seconds * 1000, 1))
+    ms = round(seconds * 1000, 1)
+    write_request(method=scope["method"], **seen, status=status, ms=ms, request_id=scope["rowhouse.request_id"])
 
 
 @lru_cache(4_000)

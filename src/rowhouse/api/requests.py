@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -31,6 +32,7 @@ from rowhouse.settings import Settings
 from rowhouse.values.cursors import Cursors
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_USUAL = 500
 _LIST_WORDS = frozenset({"filter", "q", "sort", "fields", "cursor", "limit", "archived", "total"})
 
 
@@ -47,7 +49,7 @@ class Api:
 
 def api_of(request: Request) -> Api:
     """Return the application's own parts."""
-    found: Api = request.app.state.api
+    found: Api = request.scope.get("api") or request.app.state.api
     return found
 
 
@@ -81,8 +83,7 @@ def check_csrf(request: Request) -> None:
         raise Forbidden("Send the session's token in X-CSRF-Token; GET /api/v1/session returns it.", code="csrf_failed")
 
 
-@asynccontextmanager
-async def tenant_call(request: Request, *, is_single: bool = False) -> AsyncIterator[Call]:
+def tenant_call(request: Request, *, is_single: bool = False) -> AbstractAsyncContextManager[Call]:
     """Open the call a request runs in. is_single: it does one operation, and its answer is made after the commit."""
     api, principal = api_of(request), caller_of(request)
     tenant = resolution_of(request).tenant
@@ -91,10 +92,14 @@ async def tenant_call(request: Request, *, is_single: bool = False) -> AsyncIter
         "request_id": request.scope.get("rowhouse.request_id", ""),
         "ip": request.client.host if request.client else "",
         "is_single": is_single,
-        "may_be_stale": request.method in _SAFE and "eventual" in request.headers.get("prefer", ""),
+        "may_be_stale": api.database.replica is not None and _accepts_stale(request),
     }
-    async with open_call(api.database, api.registry, tenant, principal, **about) as call:
-        yield call
+    return open_call(api.database, api.registry, tenant, principal, **about)
+
+
+def _accepts_stale(request: Request) -> bool:
+    preferences = request.headers.get("prefer", "").lower().split(",")
+    return request.method in _SAFE and "eventual" in {preference.strip() for preference in preferences}
 
 
 async def read_body(request: Request) -> dict[str, Any]:
@@ -153,7 +158,7 @@ def version_of(request: Request) -> int | None:
 def plain_params(request: Request, allowed: frozenset[str]) -> dict[str, str]:
     """Return the query parameters, each at most once.  Raises Invalid for one that is not allowed."""
     found: dict[str, str] = {}
-    for name, value in _pairs(request):
+    for name, value in _pairs(request.scope["query_string"]):
         if name not in allowed:
             raise Invalid(f"There is no parameter {name[:100]} here.", code="unknown_field", field=name[:100])
         if name in found:
@@ -164,11 +169,18 @@ def plain_params(request: Request, allowed: frozenset[str]) -> dict[str, str]:
     return found
 
 
-def list_query(request: Request, resource: Resource, *, parent_id: UUID | None = None) -> Query:
+def list_query(request: Request, *, parent_id: UUID | None = None) -> Query:
     """Return the list query of a request; any other parameter is a comparison: `name=value` or `name.operator=value`."""
+    text = request.scope["query_string"]
+    # Pages are asked for in few forms, many times; a long question is nobody else's.
+    return _asked(text, parent_id) if len(text) <= _USUAL else _asked.__wrapped__(text, parent_id)
+
+
+@lru_cache(1_000)
+def _asked(query_string: bytes, parent_id: UUID | None) -> Query:
     words: dict[str, str] = {}
     params: list[tuple[str, str, str]] = []
-    for name, value in _pairs(request):
+    for name, value in _pairs(query_string):
         if "\0" in value:
             raise Invalid("Remove the NUL character.", code="invalid_value", field=name[:100])
         if name in _LIST_WORDS:
@@ -195,8 +207,8 @@ def list_query(request: Request, resource: Resource, *, parent_id: UUID | None =
     )
 
 
-def _pairs(request: Request) -> list[tuple[str, str]]:
-    return parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+def _pairs(query_string: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
 
 
 def _filter(text: str) -> Any:
@@ -243,7 +255,7 @@ async def once(request: Request, call: Call, body: Mapping[str, Any], *, needs: 
     if key is None:
         answer: Response = await run()
         return answer
-    asked = to_json([request.method, request.url.path, sorted(_pairs(request)), body])
+    asked = to_json([request.method, request.url.path, sorted(_pairs(request.scope["query_string"])), body])
     earlier = await earlier_answer(call, key, asked)
     if earlier is not None:
         headers = dict(line.split(": ", 1) for line in earlier.headers)

@@ -75,7 +75,7 @@ def _routes_of(registry: Registry, resource: Resource) -> Iterator[Route]:
 def _list(resource: Resource) -> Handler:
     async def handler(request: Request) -> Response:
         async with tenant_call(request) as call:
-            query = list_query(request, resource, parent_id=_parent_id(request, resource))
+            query = list_query(request, parent_id=_parent_id(request, resource))
             page = await operations.list_(call, resource, query, api_of(request).cursors)
         cursor = f'"{page.next_cursor}"' if page.next_cursor else "null"
         total = f',"total":{page.total}' if page.total is not None else ""
@@ -205,7 +205,7 @@ def _export(resource: Resource) -> Handler:
     async def handler(request: Request) -> Response:
         async with tenant_call(request) as call:
             # Checked in a call of its own before the first byte, so that a refusal is a proper answer.
-            query = list_query(request, resource, parent_id=_parent_id(request, resource))
+            query = list_query(request, parent_id=_parent_id(request, resource))
             await operations.check_export(call, resource, query)
         if api_of(request).exports[call.tenant.id] >= EXPORTS_AT_ONCE:
             raise TooMany("Two exports of this workspace are running; wait for one to end.", retry_after_s=10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, TypeVar
@@ -239,10 +239,9 @@ class Call:
         return row
 
 
-@asynccontextmanager
-async def open_call(
+def open_call(
     database: Database, registry: Registry, tenant: Tenant, principal: Principal, **about: Any
-) -> AsyncIterator[Call]:
+) -> AbstractAsyncContextManager[Call]:
     """Open the transaction of one call; it commits when the block ends and rolls back on any error.
 
     about: request_id, ip, reason, now, may_be_stale, is_single (the block does one operation, so that what it adds may be
@@ -250,13 +249,35 @@ async def open_call(
     """
     about.setdefault("is_live", "now" not in about)
     about.setdefault("now", clock.utc_now())
-    # Deferred constraints speak up at the commit, so the whole transaction is answered for.
-    with tenant_scope(tenant), write_failures():
-        call = Call(tenant=tenant, principal=principal, database=database, registry=registry, **about)
+    return _Opened(Call(tenant=tenant, principal=principal, database=database, registry=registry, **about))
+
+
+class _Opened(AbstractAsyncContextManager[Call]):
+    """A call while its block runs. A class, since a generator costs more than the rest of opening it."""
+
+    __slots__ = ("_call", "_scope")
+
+    def __init__(self, call: Call) -> None:
+        self._call, self._scope = call, tenant_scope(call.tenant)
+
+    async def __aenter__(self) -> Call:
+        self._scope.__enter__()
+        return self._call
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
-            yield call
-            await call.flush()
+            # Deferred constraints speak up at the commit, so the whole transaction is answered for.
+            with write_failures():
+                await self._end(error)
+        finally:
+            self._scope.__exit__(None, None, None)
+
+    async def _end(self, error: Any) -> None:
+        try:
+            if error is not None:
+                raise error
+            await self._call.flush()
         except BaseException:
-            await call.close(commit=False)
+            await self._call.close(commit=False)
             raise
-        await call.close(commit=True)
+        await self._call.close(commit=True)

@@ -91,9 +91,9 @@ def allows(principal: Principal, permission: Permission, *, reads: bool = False)
 
 
 def _in_scope(scopes: frozenset[str] | None, permission: Permission, reads: bool) -> bool:
-    if scopes is None:
+    if scopes is None or "*" in scopes:
         return True
-    needed = {"*", f"{permission.group}:write", str(permission), f"{permission.resource}:*"}
+    needed = {f"{permission.group}:write", str(permission), f"{permission.resource}:*"}
     if reads:
         needed.add(f"{permission.group}:read")
     return bool(scopes & needed)

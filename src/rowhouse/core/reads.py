@@ -15,6 +15,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 from sqlalchemy import (
     ColumnElement,
     Date,
@@ -182,6 +183,7 @@ class _Listing:
         self.resource, self.query = resource, query
         self.columns = _columns(resource, query.fields)
         self.keys = _keys(resource, query.sort)
+        self._extra = _extra(self.columns, self.keys)
         filters = Filters(resource, now=call.now, zone=call.tenant.timezone)
         self.filters = [filters.single(name, operator, value) for name, operator, value in query.params]
         if query.filter is not None:
@@ -225,7 +227,7 @@ class _Listing:
 
     def key_values(self, row: bytes) -> list[Any]:
         """Return the values a row is ordered by, as JSON holds them."""
-        found = json.loads(row)
+        found = from_json(row)
         return [found[name] for name in (self._extra or [key.column.key for key in self.keys])]
 
     def without_keys(self, rows: list[bytes]) -> list[bytes]:
@@ -248,12 +250,12 @@ class _Listing:
         rows = select(*_as_shown(self.columns), *extra).where(*chosen).order_by(*_ordering(self.keys)).limit(most)
         return select(func.row_to_json(rows.subquery("p").table_valued()))
 
-    @cached_property
-    def _extra(self) -> list[str]:
-        """Return names for the key columns, when a caller did not ask for all of them."""
-        if {key.column.key for key in self.keys} <= {column.key for column in self.columns}:
-            return []
-        return [f"~{place}" for place in range(len(self.keys))]
+
+@lru_cache(2_000)
+def _extra(columns: tuple[Column, ...], keys: tuple[_Key, ...]) -> tuple[str, ...]:
+    """Return names for the key columns, when a caller did not ask for all of them."""
+    is_enough = {key.column.key for key in keys} <= {column.key for column in columns}
+    return () if is_enough else tuple(f"~{place}" for place in range(len(keys)))
 
 
 def _as_shown(columns: Sequence[Column]) -> list[Any]:

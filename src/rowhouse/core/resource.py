@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -232,6 +233,7 @@ class Resource:
         hidden = {column.key for column in self.hidden} | {"tenant_id"}
         return tuple(getattr(self.model, c.key) for c in self.model.__mapper__.column_attrs if c.key not in hidden)  # type: ignore[attr-defined]
 
+    @lru_cache(4_000)  # noqa: B019  # resources live as long as the program
     def permission(self, verb: str) -> Permission:
         """Return what a verb, an action or a report of this resource asks of the caller."""
         for named in self.actions:

@@ -57,7 +57,7 @@ _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "100",
+    "max_connections": "300",
     "shared_buffers": "128MB",
     "max_wal_size": "512MB",
     "timezone": "UTC",

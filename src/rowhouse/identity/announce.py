@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -84,13 +84,13 @@ def _notify(session: Session, names: Iterable[str]) -> None:
 
 
 class Listener:
-    """Listens for one process and makes its memory forget what it is told of.
+    """Listens for one process and makes its memories forget what it is told of.
 
-    While it hears, the memory may keep answers long; as soon as it cannot be sure to hear, it keeps them short.
+    While it hears, a memory may keep answers long; as soon as it cannot be sure to hear, it keeps them short.
     conninfo: of a direct connection of the identity role; a pooler in transaction mode cannot listen.
     """
 
-    def __init__(self, conninfo: str, remembered: Remembered) -> None:
+    def __init__(self, conninfo: str, remembered: Sequence[Remembered]) -> None:
         self.conninfo, self.remembered = conninfo, remembered
         self._task: asyncio.Task[None] | None = None
 
@@ -113,14 +113,12 @@ class Listener:
             except (Error, TimeoutError, OSError) as error:
                 _log.warning("identity_listener_lost", error=type(error).__name__)
             finally:
-                self.remembered.is_told = False
-                self.remembered.forget()
+                self._hears(False)
             await asyncio.sleep(_AGAIN_S)
 
     async def _hear(self, connection: AsyncConnection) -> None:
         await connection.execute(f"LISTEN {CHANNEL}")
-        self.remembered.forget()
-        self.remembered.is_told = True
+        self._hears(True)
         while True:
             async for told in connection.notifies(timeout=_HEARTBEAT_S):
                 self._forget(told.payload)
@@ -128,8 +126,14 @@ class Listener:
             async with asyncio.timeout(_PATIENCE_S):
                 await connection.execute("SELECT 1")
 
+    def _hears(self, is_told: bool) -> None:
+        for memory in self.remembered:
+            memory.forget()
+            memory.is_told = is_told
+
     def _forget(self, payload: str) -> None:
-        if payload == EVERYTHING:
-            self.remembered.forget()
-        else:
-            self.remembered.forget_about(payload.split(" "))
+        for memory in self.remembered:
+            if payload == EVERYTHING:
+                memory.forget()
+            else:
+                memory.forget_about(payload.split(" "))

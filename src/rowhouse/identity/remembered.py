@@ -28,7 +28,7 @@ class Remembered:
     ) -> None:
         self.life_s, self.told_life_s, self.most, self.monotonic = life_s, told_life_s, most, monotonic
         self.is_told = False
-        self._kept: dict[tuple[Any, ...], tuple[float, Any]] = {}
+        self._kept: dict[tuple[Any, ...], tuple[float, Any, set[str]]] = {}
         self._about: dict[str, set[tuple[Any, ...]]] = {}
         self._forgotten = 0
 
@@ -61,8 +61,9 @@ class Remembered:
 
     def _keep(self, key: tuple[Any, ...], asked_at: float, life_s: float, answer: Any) -> None:
         self._drop(key)
-        self._kept[key] = (asked_at + life_s, answer)
-        for name in _names((key, answer)):
+        names = _names((key, answer))
+        self._kept[key] = (asked_at + life_s, answer, names)
+        for name in names:
             self._about.setdefault(name, set()).add(key)
         # In the order they were put, so the oldest are in front.
         while len(self._kept) > self.most or self._is_first_over(asked_at):
@@ -72,7 +73,7 @@ class Remembered:
         kept = self._kept.pop(key, None)
         if kept is None:
             return
-        for name in _names((key, kept[1])):
+        for name in kept[2]:
             keys = self._about.get(name, set())
             keys.discard(key)
             if not keys:
