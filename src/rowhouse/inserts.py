@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Column, Table, bindparam, inspect
+from pydantic_core import to_json
+from sqlalchemy import Table, bindparam, inspect
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapper
 
@@ -33,31 +33,32 @@ def inserts_of(rows: Iterable[Any]) -> list[tuple[Table, list[dict[str, Any]]]]:
         values = inspect(row).dict
         table = mapper.local_table
         assert isinstance(table, Table)
-        found.setdefault(table, []).append({name: values.get(key) for name, key in _names(mapper)})
+        found.setdefault(table, []).append({name: values[key] for name, key in _names(mapper) if values.get(key) is not None})
     return [(table, found[table]) for table in _ordered(next(iter(found)).metadata) if table in found] if found else []
 
 
 def reads_of(table: Table, rows: Sequence[Mapping[str, Any]]) -> Iterator[Read]:
-    """Yield the statements that insert rows, each a mapping of all columns of the table."""
+    """Yield the statements that insert rows, each a mapping of its columns; what a row leaves out stays empty."""
+    used = set().union(*rows)
+    names = tuple(column.name for column in table.columns if column.name in used)
     at = 0
     for size in _SIZES:
         while len(rows) - at >= size:
-            text, name, columns = _statement(table, size)
-            values = [_text(row[column.name], is_json) for row in rows[at : at + size] for column, is_json in columns]
+            text, name, columns = _statement(table, names, size)
+            values = [_text(row.get(column), is_json) for row in rows[at : at + size] for column, is_json in columns]
             yield Read(text, name, tuple(values))
             at += size
 
 
-@cache
-def _statement(table: Table, size: int) -> tuple[bytes, bytes, tuple[tuple[Column[Any], bool], ...]]:
-    lines = [{c.name: bindparam(f"v{place}_{c.name}", None, c.type) for c in table.columns} for place in range(size)]
+@lru_cache(2_000)
+def _statement(table: Table, names: tuple[str, ...], size: int) -> tuple[bytes, bytes, tuple[tuple[str, bool], ...]]:
+    kinds = [(name, table.columns[name].type) for name in names]
+    lines = [{name: bindparam(f"v{place}_{name}", None, kind) for name, kind in kinds} for place in range(size)]
     compiled = insert(table).values(lines).compile(dialect=DIALECT)
-    wanted = [f"v{place}_{column.name}" for place in range(size) for column in table.columns]
-    if list(compiled.positiontup or ()) != wanted:
+    if list(compiled.positiontup or ()) != [f"v{place}_{name}" for place in range(size) for name in names]:
         raise TypeError(f"the parameters of {table.name} do not come in the order of its columns")
     text = compiled.string.encode()
-    columns = tuple((column, isinstance(column.type, JSONB)) for column in table.columns)
-    return text, hashlib.sha256(text).hexdigest()[:32].encode(), columns
+    return text, hashlib.sha256(text).hexdigest()[:32].encode(), tuple((name, isinstance(kind, JSONB)) for name, kind in kinds)
 
 
 @cache
@@ -82,4 +83,4 @@ def _ordered(metadata: Any) -> tuple[Table, ...]:
 
 
 def _text(value: Any, is_json: bool) -> bytes | None:
-    return json.dumps(value).encode() if is_json and value is not None else as_text(value)
+    return to_json(value) if is_json and value is not None else as_text(value)

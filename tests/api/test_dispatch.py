@@ -30,6 +30,7 @@ def echo(route: Route) -> Route:
 
 ECHOES = [echo(route) for route in ROUTES]
 APP = FastAPI(openapi_url=None, redirect_slashes=False)
+APP.state.api = None
 APP.include_router(build_router(ECHOES), prefix="/api/v1")
 DISPATCH = Dispatch(APP, ECHOES, prefix="/api/v1")
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import make_url, select, text
 
 from cast import Person
+from partywall.asgi import TenantMiddleware
 from partywall.resolve import Credential, Member, Resolution
 from rowhouse.api.fairness import Fairness, Group, Slots
 from rowhouse.api.rates import WINDOW_S, Rate, RateReached
@@ -557,5 +558,5 @@ async def test_a_statement_that_runs_out_of_time_is_an_answer(
 
 
 def test_the_layer_stands_inside_the_tenant_middleware(app: Any) -> None:
-    assert type(app.app).__name__ == "TenantMiddleware"
+    assert isinstance(app.app, TenantMiddleware)
     assert fairness_of(app).members.size == 16

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from rowhouse.api.dispatch import Handler, Route
 from rowhouse.api.problems import body_of
@@ -91,7 +92,7 @@ def _get(resource: Resource) -> Handler:
             text = plain_params(request, frozenset({"fields"})).get("fields", "")
             fields = tuple(part for part in text.split(",") if part)
             row = await operations.get(call, resource, row_id, fields=fields, parent_id=parent_id)
-        return raw_answer(row.raw, headers=_etag(row.value.get("version")))
+        return raw_answer(row.raw, headers=_etag(from_json(row.raw).get("version")))
 
     return handler
 

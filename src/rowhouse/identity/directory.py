@@ -30,6 +30,8 @@ from rowhouse.settings import Settings
 
 SEEN_AT_MOST_EVERY = timedelta(seconds=60)
 
+_NONE: frozenset[Capability] = frozenset()
+
 # ASGI leaves the values of scopes open.
 Scope = Mapping[str, Any]
 
@@ -192,7 +194,7 @@ def principal_of(credential: Credential, member: Member) -> Principal:
         subject_id=credential.subject_id,
         member_id=None if credential.kind == "service_key" else credential.subject_id,
         role=Role(member.role),
-        capabilities=frozenset(known for known in Capability if known in member.capabilities),
+        capabilities=frozenset(known for known in Capability if known in member.capabilities) if member.capabilities else _NONE,
         scopes=None if credential.kind == "session" else credential.scopes,
         credential_id=credential.credential_id,
     )

@@ -152,7 +152,7 @@ def _keep_index(session: CallSession, _context: Any) -> None:
 
 
 def postings_to_add(session: CallSession) -> list[dict[str, Any]] | None:
-    """Return the postings of a session's new rows; None when one of their words is new to this process."""
+    """Return the postings of a session's new rows, ids as text; None when one of their words is new to this process."""
     found: set[Posting] = set()
     for row in session.new:
         resource = session.info["call"].registry.of_table(row.__table__.name)
@@ -160,7 +160,11 @@ def postings_to_add(session: CallSession) -> list[dict[str, Any]] | None:
         found |= source.postings(inspect(row).dict) if source is not None else set()
     if any(is_spelt(token) and (session.tenant_id, token) not in _known for token, *_ in found):
         return None
-    return [{"tenant_id": session.tenant_id, **dict(zip(_COLUMNS, row, strict=True))} for row in sorted(found)]
+    texts = {row_id: str(row_id) for *_, row_id in found}  # a row has many words, and writing an id takes long
+    return [
+        {"tenant_id": str(session.tenant_id), "token": token, "entity": entity, "weight": weight, "id": texts[row_id]}
+        for token, entity, weight, row_id in sorted(found)
+    ]
 
 
 def _before(source: Indexed, row: Any) -> set[Posting]:
