@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from cast import PASSWORD, CallMaker, Command, Person, TenantMaker, World
 from layers import take_away
 from partywall import Tenant, system_scope
+from rowhouse import clock
 from rowhouse.app import create_app
 from rowhouse.cli import app as commands
-from rowhouse.core import clock
 from rowhouse.core.call import open_call
 from rowhouse.core.db import Database, open_database
 from rowhouse.core.permissions import Principal, Role

@@ -17,7 +17,7 @@ from sqlalchemy import Update, make_url, select, update
 from sqlalchemy.exc import OperationalError
 
 from partywall import Tenant, system_scope
-from rowhouse.core import clock
+from rowhouse import clock
 from rowhouse.core.call import open_call
 from rowhouse.core.db import Database, open_database
 from rowhouse.core.events import OutboxEvent

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from cast import CallMaker, Person, TenantMaker
 from partywall import system_scope
-from rowhouse.core import clock
+from rowhouse import clock
 from rowhouse.core.db import Database
 from rowhouse.core.resource import Registry
 from rowhouse.identity import tenants

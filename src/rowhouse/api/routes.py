@@ -92,7 +92,7 @@ def _get(resource: Resource) -> Handler:
             text = plain_params(request, frozenset({"fields"})).get("fields", "")
             fields = tuple(part for part in text.split(",") if part)
             row = await operations.get(call, resource, row_id, fields=fields, parent_id=parent_id)
-        return raw_answer(row.raw, headers=_etag(from_json(row.raw).get("version")))
+        return raw_answer(row, headers=_etag(from_json(row).get("version")))
 
     return handler
 

@@ -12,8 +12,8 @@ from pydantic_core import to_jsonable_python
 from starlette.datastructures import MutableHeaders
 
 from partywall.resolve import Credential
+from rowhouse import clock
 from rowhouse.api.requests import api_of, check_csrf, json_answer, plain_params, read_body, resolution_of, row_id_of
-from rowhouse.core import clock
 from rowhouse.core.errors import Forbidden, Unauthenticated
 from rowhouse.core.operations import parse
 from rowhouse.core.resource import Input

@@ -22,9 +22,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from sqlalchemy import select
 
 from partywall import Tenant, system_scope
+from rowhouse import clock
 from rowhouse.commands.demo_data import WORKSPACES, Workspace, plan_owner, workspace
 from rowhouse.commands.session import console
-from rowhouse.core import clock
 from rowhouse.core.call import open_call
 from rowhouse.core.db import Database, open_database
 from rowhouse.core.errors import NotFound, RowhouseError

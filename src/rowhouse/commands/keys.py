@@ -11,8 +11,9 @@ from rich.table import Table
 from sqlalchemy import select
 
 from partywall import system_scope
+from rowhouse import clock
 from rowhouse.commands.session import JsonOption, Program, TenantOption, console, run
-from rowhouse.core import clock, operations
+from rowhouse.core import operations
 from rowhouse.core.call import open_call
 from rowhouse.core.errors import NotFound
 from rowhouse.core.permissions import Principal, Role

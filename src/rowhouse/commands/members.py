@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from rowhouse import clock
 from rowhouse.commands.session import JsonOption, Program, TenantOption, console, run
-from rowhouse.core import clock, operations
+from rowhouse.core import operations
 from rowhouse.core.permissions import Role
 from rowhouse.core.reads import Query
 from rowhouse.identity import sessions

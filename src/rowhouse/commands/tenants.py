@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 
 from partywall import Tenant, system_scope
+from rowhouse import clock
 from rowhouse.commands.searching import index_rows
 from rowhouse.commands.session import JsonOption, Program, console, run
-from rowhouse.core import clock
 from rowhouse.identity import tenants
 from rowhouse.identity.tenants import NewTenant, TenantSummary
 from rowhouse.modules.crm.actions import provision

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import inspect, select
 
 from partywall import Tenant, TenantMismatch, TenantScoped, get_tenant_id, tenant_scope
-from rowhouse.core import clock
+from rowhouse import clock
 from rowhouse.core.db import AsyncCallSession, Database, write_failures
 from rowhouse.core.errors import NotFound, ReferenceNotFound
 from rowhouse.core.events import OutboxEvent

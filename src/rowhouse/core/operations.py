@@ -19,11 +19,12 @@ from rowhouse.core.call import Call
 from rowhouse.core.db import Record
 from rowhouse.core.errors import Conflict, Fault, Forbidden, Invalid, NotFound, ReferenceNotFound, RowhouseError, StaleVersion
 from rowhouse.core.permissions import READS, Role, allows
-from rowhouse.core.reads import Document, Page, Query, as_json, check_query, get_row, list_rows, stream_rows
+from rowhouse.core.reads import Page, Query, check_query, get_row, list_rows, stream_rows
 from rowhouse.core.references import check_references, models_by_table
 from rowhouse.core.resource import Action, Change, Kind, Report, Resource, parent_table
 from rowhouse.core.schemas import create_schema, update_schema, validated
 from rowhouse.values.cursors import Cursors
+from rowhouse.values.jsonable import as_json
 
 MOST_IN_BULK = 500
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -71,8 +72,8 @@ async def check_export(call: Call, resource: Resource, query: Query) -> None:
 
 async def get(
     call: Call, resource: Resource, row_id: UUID, *, fields: tuple[str, ...] = (), parent_id: UUID | None = None
-) -> Document:
-    """Return one row as a JSON document.  Raises NotFound, also for a row of another tenant."""
+) -> bytes:
+    """Return one row as a JSON object in UTF-8.  Raises NotFound, also for a row of another tenant."""
     require(call, resource, "get")
     return await get_row(call, resource, row_id, fields=fields, parent_id=parent_id)
 

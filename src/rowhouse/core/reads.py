@@ -44,7 +44,7 @@ from rowhouse.core.schemas import is_nullable, python_type
 from rowhouse.core.search.query import narrow
 from rowhouse.exchange import Ask, Statement
 from rowhouse.values.cursors import Cursors
-from rowhouse.values.jsonable import jsonable
+from rowhouse.values.jsonable import as_json
 
 LARGEST_PAGE = 100
 # Few different LIMITs make few different statements; what is read too much is cut off.
@@ -85,19 +85,6 @@ class Page:
         return [json.loads(row) for row in self.rows]
 
 
-@dataclass(frozen=True)
-class Document:
-    """One row, a JSON object in UTF-8."""
-
-    raw: bytes
-
-    @cached_property
-    def value(self) -> dict[str, Any]:
-        """Return the row as an object."""
-        found: dict[str, Any] = json.loads(self.raw)
-        return found
-
-
 @dataclass(frozen=True, slots=True)
 class _Key:
     column: Column
@@ -128,8 +115,8 @@ async def list_rows(call: Call, resource: Resource, query: Query, cursors: Curso
 
 async def get_row(
     call: Call, resource: Resource, row_id: UUID, *, fields: tuple[str, ...] = (), parent_id: UUID | None = None
-) -> Document:
-    """Return one row, an archived one too.  Raises NotFound, also for a row that lives in another parent."""
+) -> bytes:
+    """Return one row as a JSON object in UTF-8, an archived one too.  Raises NotFound, also for one of another parent."""
     columns, model = _columns(resource, fields), resource.model
     parent = resource.parent if parent_id is not None else None
 
@@ -143,7 +130,7 @@ async def get_row(
     (found,) = await call.read(Ask(shape, build, {"row_id": row_id, "parent_id": parent_id}))
     if not found:
         raise NotFound
-    return Document(found[0][0] or b"")
+    return found[0][0] or b""
 
 
 async def stream_rows(call: Call, resource: Resource, query: Query) -> AsyncIterator[dict[str, Any]]:
@@ -278,11 +265,6 @@ def row_as_json(resource: Resource, row: Any) -> dict[str, Any]:
 def _scales(resource: Resource) -> tuple[tuple[str, int], ...]:
     kinds = ((column.key, column.property.columns[0].type) for column in resource.shown())
     return tuple((name, kind.scale) for name, kind in kinds if isinstance(kind, Numeric) and kind.scale is not None)
-
-
-def as_json(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-    """Return names and values as a JSON object: ids and exact numbers as text, times in ISO 8601."""
-    return {name: jsonable(value) for name, value in zip(names, values, strict=False)}
 
 
 @lru_cache(2_000)

@@ -17,7 +17,7 @@ from sqlalchemy import Update, update
 from partywall import Tenant
 from partywall.errors import ResolutionError, TenantMismatch
 from partywall.resolve import Credential, Member
-from rowhouse.core import clock
+from rowhouse import clock
 from rowhouse.core.db import Database
 from rowhouse.core.permissions import Capability, Principal, Role
 from rowhouse.exchange import of_people

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -21,3 +22,8 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     return value
+
+
+def as_json(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """Return names and values as a JSON object: ids and exact numbers as text, times in ISO 8601."""
+    return {name: jsonable(value) for name, value in zip(names, values, strict=False)}
