@@ -146,7 +146,8 @@ def web_process() -> Any:
     """Return the application of one web process, which ends when its master does."""
     master = multiprocessing.parent_process()
     if sys.platform == "linux":
-        _die_with_parent()
+        # At once: granian never comes back from a SIGTERM that reaches it before it serves.
+        _die_with_parent(signal.SIGKILL)
     if master is not None and os.getppid() != master.pid:
         raise SystemExit("the master ended before its web process had started")
     return make_app()
@@ -237,9 +238,9 @@ def _child(command: str, log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
     # PR_SET_PDEATHSIG: a parent ended by kill -9 cannot stop its children, so the kernel does.
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(1, by)
 
 
 def _await_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
