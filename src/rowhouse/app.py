@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ from rowhouse.identity.announce import Listener
 from rowhouse.identity.directory import IdentityDirectory
 from rowhouse.identity.provided import provide
 from rowhouse.identity.remembered import Remembered
+from rowhouse.identity.sightings import Sightings
 from rowhouse.logs import configure_logs
 from rowhouse.migrate import find_addresses
 from rowhouse.pipeline import conninfo_of
@@ -48,7 +49,8 @@ def create_app(settings: Settings, database: Database, registry: Registry | None
     directory = IdentityDirectory(database, settings)
     places = Remembered(LIFE_S, told_life_s=LIFE_S)
     listener = Listener(conninfo_of(listen_url), (places, directory.remembered)) if listen_url is not None else None
-    routes = _routes(Api(database, registry or build_registry(), settings, Cursors(settings.secret)), listener)
+    running: list[Listener | Sightings] = [directory.sightings, *([listener] if listener is not None else [])]
+    routes = _routes(Api(database, registry or build_registry(), settings, Cursors(settings.secret)), running)
     tenancy = Placing(
         Seen(_fair(settings, routes)),
         directory=directory,
@@ -101,16 +103,16 @@ def _of_process(limit: int, settings: Settings) -> int:
     return -(-limit // settings.web_processes)
 
 
-def _routes(api: Api, listener: Listener | None) -> Dispatch:
+def _routes(api: Api, running: Sequence[Listener | Sightings]) -> Dispatch:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await api.database.check_roles()
-        if listener is not None:
-            listener.start()
+        for part in running:
+            part.start()
         _settle()
         yield
-        if listener is not None:
-            await listener.stop()
+        for part in running:
+            await part.stop()
         await api.database.close()
 
     app = FastAPI(

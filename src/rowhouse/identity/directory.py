@@ -12,8 +12,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Update, update
-
 from partywall import Tenant
 from partywall.errors import ResolutionError, TenantMismatch
 from partywall.resolve import Credential, Member
@@ -22,9 +20,9 @@ from rowhouse.core.db import Database
 from rowhouse.core.permissions import Capability, Principal, Role
 from rowhouse.exchange import of_people
 from rowhouse.identity import lookups
-from rowhouse.identity.models import ApiKey, ServiceKey, UserSession
 from rowhouse.identity.people import SERVED
 from rowhouse.identity.remembered import Remembered
+from rowhouse.identity.sightings import Sightings
 from rowhouse.identity.tokens import COOKIE, KeyText, is_cookie_value, read_key, same, secret_hash
 from rowhouse.settings import Settings
 
@@ -57,6 +55,7 @@ class IdentityDirectory:
     ) -> None:
         self.database, self.settings, self.now = database, settings, now
         self.remembered = remembered or Remembered()
+        self.sightings = Sightings(database)
 
     async def tenant_by_slug(self, slug: str) -> Tenant | None:
         """Return the workspace with this slug, whatever its status."""
@@ -112,9 +111,7 @@ class IdentityDirectory:
         session_id, user_id, tenant_id, expires_at, last_seen_at = found[0]
         if last_seen_at < now - SEEN_AT_MOST_EVERY:
             expires_at = now + timedelta(hours=self.settings.session_hours)
-            # An end written meanwhile by another process must stay.
-            still_open = (UserSession.id == session_id, UserSession.revoked_at.is_(None))
-            await self._touch(update(UserSession).where(*still_open).values(last_seen_at=now, expires_at=expires_at))
+            await self.sightings.note("session", session_id, now, until=expires_at)
         return _Proof(Credential("session", user_id, session_id, tenant_id), expires_at)
 
     async def _key_of(self, headers: Sequence[bytes]) -> Credential:
@@ -137,8 +134,7 @@ class IdentityDirectory:
             key_id, tenant_id, member_id, secret, scopes, expires_at, last_used_at = row
             if same(secret, offered):
                 if _is_stale(last_used_at, now):
-                    mine = (ApiKey.tenant_id == tenant_id, ApiKey.id == key_id)
-                    await self._touch(update(ApiKey).where(*mine).values(last_used_at=now))
+                    await self.sightings.note("personal_key", key_id, now, of_tenant=tenant_id)
                 return _Proof(Credential("personal_key", member_id, key_id, tenant_id, scopes=frozenset(scopes)), expires_at)
         return None
 
@@ -149,7 +145,7 @@ class IdentityDirectory:
             return None
         key_id, _, scopes, expires_at, last_used_at = rows[0]
         if _is_stale(last_used_at, now):
-            await self._touch(update(ServiceKey).where(ServiceKey.id == key_id).values(last_used_at=now))
+            await self.sightings.note("service_key", key_id, now)
         grants = frozenset(tenant_id for (tenant_id,) in await self._rows(lookups.GRANTS, service_key_id=key_id))
         return _Proof(Credential("service_key", key_id, key_id, None, grants, frozenset(scopes)), expires_at)
 
@@ -175,11 +171,6 @@ class IdentityDirectory:
 
     async def _rows(self, wanted: lookups.LookUp, **values: Any) -> list[tuple[Any, ...]]:
         return await of_people(self.database.look_ups, wanted.ask(values))
-
-    async def _touch(self, statement: Update) -> None:
-        # When somebody was last here is no news to other processes.
-        async with self.database.people() as session:
-            await session.execute(statement.execution_options(synchronize_session=False, announces=()))
 
 
 def principal_of(credential: Credential, member: Member) -> Principal:
