@@ -33,9 +33,7 @@ async def copied(settings: Settings, addresses: Addresses, registry: Registry, o
     database = open_database(addresses.urls, addresses.roles, pool_size=1, replica=addresses.urls["app"])
     transport = httpx.ASGITransport(create_app(settings, database, registry), raise_app_exceptions=False)
     place, headers = f"http://{owner_a.tenant.slug}.localhost", {"authorization": f"Bearer {owner_a.key}"}
-    async with httpx.AsyncClient(
-        transport=transport, base_url=f"http://{owner_a.tenant.slug}.localhost", headers=headers
-    ) as client:
+    async with httpx.AsyncClient(transport=transport, base_url=place, headers=headers) as client:
         found = Copied(client)
         assert database.replica is not None
         database.reads.watchers.append(found.primary.append)
