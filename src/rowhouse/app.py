@@ -92,7 +92,7 @@ def _fair(settings: Settings, routes: Any) -> Fairness:
     # As many requests as there are connections: one more would only wait for the pool, where nobody takes turns.
     return Fairness(
         routes,
-        slots=2 * settings.pool_size,
+        slots=settings.pool_size,
         share=settings.tenant_share_pct / 100,
         tenant_rate=_of_process(settings.tenant_requests_per_minute, settings),
         caller_rate=_of_process(settings.caller_requests_per_minute, settings),

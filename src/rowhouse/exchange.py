@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import namedtuple
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache, partial
 from typing import Any
@@ -26,7 +26,7 @@ from sqlalchemy.orm.util import AliasedInsp
 from partywall import GuardRefusal, guard
 from rowhouse.pipeline import Pipeline, Read
 
-_MOST_KEPT = 2_000
+_MOST_KEPT = 1_000
 # What gathers the columns of a class into one value.
 Maker = Any
 # Any: the class is not annotated.
@@ -126,6 +126,8 @@ def _gathered(row: tuple[Any, ...], makers: Sequence[Maker]) -> tuple[Any, ...]:
         width = len(maker._fields) if maker is not None else 1
         values.append(maker(*row[at : at + width]) if maker is not None else row[at])
         at += width
+    if at != len(row):
+        raise GuardRefusal("a class was selected together with a column of its own; select one of the two")
     return tuple(values)
 
 
@@ -148,21 +150,28 @@ def _itself(statement: Statement) -> Statement:
 
 def _find(ask: Ask, *, is_scoped: bool = True) -> tuple[_Kept, Mapping[str, Any]]:
     if ask.values is not None:
-        kept = _kept.pop(ask.shape, None)
-        if kept is None:
+        known = _kept.pop(ask.shape, None)
+        if known is None:
             statement = ask.build()
-            kept = _compile(guard.scoped(statement) if is_scoped else statement, None)
+            kept = replace(_compile(guard.scoped(statement) if is_scoped else statement, None), compiled=None)
+        else:
+            kept = _named(known)
         _keep(ask.shape, kept)
         return kept, ask.values
     statement = ask.build()
     found = statement._generate_cache_key()
     shape = (ask.shape, found.key) if found is not None else None
     known = _kept.pop(shape, None) if shape is not None else None
-    kept = known or _compile(guard.scoped(statement) if is_scoped else statement, found)
+    kept = _named(known) if known is not None else _compile(guard.scoped(statement) if is_scoped else statement, found)
     if found is None:
         return kept, kept.compiled.construct_params()
     _keep(shape, kept)
     return kept, kept.compiled.construct_params(extracted_parameters=found.bindparams, escape_names=False)
+
+
+def _named(kept: _Kept) -> _Kept:
+    """Return a kept statement with its name: what comes a second time is worth a plan that stays on the connection."""
+    return kept if kept.name else replace(kept, name=hashlib.sha256(kept.text).hexdigest()[:32].encode())
 
 
 def _keep(shape: Hashable, kept: _Kept) -> None:
@@ -178,9 +187,7 @@ def _compile(statement: Statement, key: Any) -> _Kept:
         raise GuardRefusal("an IN list has no one shape; write one_of(column, values)")
     compiled = statement.compile(dialect=DIALECT, cache_key=key, compile_kwargs=options)
     text = compiled.string.encode()
-    return _Kept(
-        text, hashlib.sha256(text).hexdigest()[:32].encode(), tuple(compiled.positiontup or ()), compiled.params, compiled
-    )
+    return _Kept(text, b"", tuple(compiled.positiontup or ()), compiled.params, compiled)
 
 
 def as_text(value: Any) -> bytes | None:
@@ -188,6 +195,8 @@ def as_text(value: Any) -> bytes | None:
     if value is None:
         return None
     if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("PostgreSQL holds no NUL; libpq would send what stands before it")
         return value.encode()
     if isinstance(value, bytes):
         return b"\\x" + value.hex().encode()

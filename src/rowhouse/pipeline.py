@@ -15,8 +15,8 @@ from uuid import UUID
 
 from psycopg import AsyncConnection, Error, OperationalError
 from psycopg.conninfo import make_conninfo
-from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus
+from psycopg.errors import QueryCanceled, error_from_result
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
@@ -66,6 +66,7 @@ class Pipeline:
         self._free: list[_Link] = []
         self._all: set[_Link] = set()
         self._opening = 0
+        self._is_closed = False
         self._waiting: deque[asyncio.Future[_Link | None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -95,14 +96,15 @@ class Pipeline:
         raise AssertionError("unreachable")
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; who waits is refused."""
+        self._is_closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for link in list(self._all):
             link.lose(OperationalError("the pool is closed"))
 
     async def _take(self) -> _Link:
-        while True:
+        while not self._is_closed:
             if self._free:
                 return self._free.pop()
             if len(self._all) + self._opening < self.size:
@@ -110,6 +112,7 @@ class Pipeline:
             link = await self._turn()
             if link is not None:
                 return link
+        raise PoolTimeout("the pool is closed")
 
     async def _turn(self) -> _Link | None:
         """Wait for a link, in the order of coming; None when there is room for a new one."""
@@ -138,17 +141,24 @@ class Pipeline:
     async def _open(self) -> _Link:
         self._opening += 1
         try:
-            connection = await AsyncConnection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
-        except Error as error:
-            raise DBAPIError.instance("connect", {}, error, Error, hide_parameters=True) from error
-        finally:
+            async with asyncio.timeout(self.wait_s):
+                connection = await AsyncConnection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
+        except BaseException as error:
             self._opening -= 1
-            if len(self._all) + self._opening < self.size - 1:
-                self._hand(None)
+            self._hand(None)
+            if isinstance(error, TimeoutError):
+                raise PoolTimeout(f"no connection was made in {self.wait_s} s") from error
+            if isinstance(error, Error):
+                raise DBAPIError.instance("connect", {}, error, Error, hide_parameters=True) from error
+            raise
+        self._opening -= 1
+        if len(self._all) + self._opening < self.size - 1:
+            self._hand(None)
         try:
             check_session(connection.pgconn, self.role)
         except UnsafeRole:
             await connection.close()
+            self._hand(None)
             raise
         link = _Link(connection, self)
         self._all.add(link)
@@ -175,14 +185,14 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         for link in list(self._all):
             if link.waiter is not None and loop.time() - link.since > _PATIENCE_S:
-                link.lose(OperationalError("the database does not answer"))
+                link.lose(QueryCanceled("the database does not answer"))
         self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
 
 
 class _Link:
     """One connection, for ever in pipeline mode. It goes back to its pool by itself when an exchange has ended."""
 
-    __slots__ = ("connection", "is_lost", "loop", "pgconn", "pool", "prepared", "results", "since", "socket", "waiter")
+    __slots__ = ("connection", "fresh", "is_lost", "loop", "pgconn", "pool", "prepared", "results", "since", "socket", "waiter")
 
     def __init__(self, connection: AsyncConnection, pool: Pipeline) -> None:
         self.connection, self.pool = connection, pool
@@ -190,6 +200,8 @@ class _Link:
         self.pgconn.nonblocking = 1
         self.pgconn.enter_pipeline_mode()
         self.prepared: set[bytes] = set()
+        # Whether something was to be prepared in the exchange under way.
+        self.fresh = False
         self.results: list[PGresult] = []
         self.waiter: asyncio.Future[list[PGresult]] | None = None
         self.since = 0.0
@@ -201,7 +213,7 @@ class _Link:
     def exchange(self, begin: Read, bind: bytes, reads: Sequence[Read]) -> asyncio.Future[list[PGresult]]:
         """Send a transaction and return the future of its SELECTs' results. A caller that leaves does not stop it."""
         self.waiter = waiter = self.loop.create_future()
-        self.since = self.loop.time()
+        self.since, self.fresh = self.loop.time(), False
         send = self.pgconn
         try:
             self._send(begin)
@@ -224,6 +236,7 @@ class _Link:
         if read.name not in self.prepared:
             self.pgconn.send_prepare(read.name, read.text)
             self.prepared.add(read.name)
+            self.fresh = True
         self.pgconn.send_query_prepared(read.name, read.values)
 
     def lose(self, error: Error) -> None:
@@ -257,6 +270,9 @@ class _Link:
             while self.waiter is not None and not receive.is_busy():
                 result = receive.get_result()
                 if result is None:
+                    if receive.status == ConnStatus.BAD:
+                        # libpq answers nothing for ever once it has lost its place in the stream.
+                        raise OperationalError("the connection broke")
                     continue
                 if result.status == ExecStatus.PIPELINE_SYNC:
                     self._end()
@@ -284,8 +300,22 @@ class _Link:
         if failed is None:
             self.pool.give_back(self)
         else:
-            # Its transaction stands open and failed, and what was to be prepared after the fault was not.
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self.fresh:
+            # Whether the statement was prepared before the fault or not is not worth finding out.
             self.lose(OperationalError("replaced after a failed statement"))
+            return
+        self.waiter = self.loop.create_future()
+        # Nobody waits for it; the link goes back to its pool when it is done.
+        self.waiter.cancel()
+        try:
+            self.pgconn.send_query_params(b"ROLLBACK", None)
+            self.pgconn.pipeline_sync()
+            self._flush()
+        except Error as error:
+            self.lose(error)
 
 
 def check_session(pgconn: PGconn, role: str) -> None:

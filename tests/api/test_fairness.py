@@ -559,4 +559,4 @@ async def test_a_statement_that_runs_out_of_time_is_an_answer(
 
 def test_the_layer_stands_inside_the_tenant_middleware(app: Any) -> None:
     assert isinstance(app.app, TenantMiddleware)
-    assert fairness_of(app).members.size == 16
+    assert fairness_of(app).members.size == 8

@@ -37,7 +37,16 @@ def body_of(error: RowhouseError) -> dict[str, Any]:
     }
     if error.faults:
         found["errors"] = [{"field": f.field, "code": f.code, "message": f.message} for f in error.faults]
-    return found
+    # A field may be named as the caller wrote it, halves of characters included.
+    return {name: _writable(value) for name, value in found.items()}
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [{name: _writable(text) for name, text in item.items()} for item in value]
+    return value
 
 
 def answer(error: RowhouseError) -> Response:

@@ -117,9 +117,20 @@ async def read_body(request: Request) -> dict[str, Any]:
         body = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise BadRequest("The body is not valid JSON in UTF-8.", code="broken_json") from error
+    if b"\\ud" in raw.lower() and _has_surrogate(body):
+        raise BadRequest("The body is not valid JSON in UTF-8.", code="broken_json")
     if not isinstance(body, dict):
         raise BadRequest("The body must be one JSON object.", code="not_an_object")
     return body
+
+
+def _has_surrogate(value: Any) -> bool:
+    """Return whether a text holds half of a character, which no column and no log can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _refuse_constant(name: str) -> NoReturn:

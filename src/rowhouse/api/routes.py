@@ -25,11 +25,12 @@ from rowhouse.api.requests import (
     tenant_call,
     version_of,
 )
+from rowhouse.api.rows import row_as_json
 from rowhouse.core import operations
 from rowhouse.core.call import Call
 from rowhouse.core.errors import Invalid, TooMany
 from rowhouse.core.operations import BulkItem
-from rowhouse.core.reads import Query, names_of, row_as_json
+from rowhouse.core.reads import Query, names_of
 from rowhouse.core.resource import Action, Kind, Registry, Report, Resource, parent_table
 from rowhouse.values.csv_lines import csv_file
 

@@ -44,6 +44,7 @@ from rowhouse.core.resource import Registry, Resource
 from rowhouse.identity.members import NewMember, add_member, system_principal
 from rowhouse.identity.models import Membership
 from rowhouse.identity.provided import provide
+from rowhouse.identity.resources import members
 from rowhouse.identity.tenants import find_tenant
 from rowhouse.migrate import find_addresses
 from rowhouse.modules.crm.actions.known import default_pipeline, stages_of
@@ -137,7 +138,7 @@ class _Writer:
         for member in self.plan.members:
             await add_member(call, NewMember(email=member.email, name=member.name, role=Role(member.role), title=member.title))
         await provision(call)
-        await index_rows(call, call.registry["members"])
+        await index_rows(call, members)
         async with call.deferred():
             for rate in self.plan.rates:
                 values = {"currency": rate.currency, "as_of": rate.as_of, "rate": rate.rate}

@@ -13,6 +13,7 @@ from rowhouse import clock
 from rowhouse.commands.searching import index_rows
 from rowhouse.commands.session import JsonOption, Program, console, run
 from rowhouse.identity import tenants
+from rowhouse.identity.resources import members
 from rowhouse.identity.tenants import NewTenant, TenantSummary
 from rowhouse.modules.crm.actions import provision
 
@@ -56,7 +57,7 @@ async def open_workspace(program: Program, new: NewTenant) -> Tenant:
     async with program.call(tenant, reason="provision the workspace") as call:
         await provision(call)
         # The first membership was written before there was a call to index it.
-        await index_rows(call, call.registry["members"])
+        await index_rows(call, members)
     return tenant
 
 

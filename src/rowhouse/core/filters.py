@@ -34,6 +34,7 @@ from rowhouse.core.errors import Invalid
 from rowhouse.core.resource import Column, Resource
 from rowhouse.core.schemas import python_type, validated
 from rowhouse.values.dates import relative_day, relative_period
+from rowhouse.values.text import clean_text
 
 _DEEPEST, _MOST = 5, 50
 _EQUALITY = frozenset({"eq", "ne", "in", "not_in", "is_null"})
@@ -115,7 +116,7 @@ class Filters:
         if self._count > _MOST:
             raise Invalid(f"A filter holds at most {_MOST} conditions.", code="filter_too_large", field="filter")
         column = self._column(name)
-        if operator not in operators(column):
+        if not isinstance(operator, str) or operator not in operators(column):
             allowed = ", ".join(sorted(operators(column)))
             raise Invalid(f"{name} can be filtered by: {allowed}.", code="unknown_operator", field=str(name))
         self.shape.append((name, operator))
@@ -150,7 +151,7 @@ class Filters:
         if isinstance(name, str) and name in self._columns:
             return self._columns[name]
         shown = {column.key for column in self._resource.shown()}
-        code = "not_filterable" if name in shown else "unknown_field"
+        code = "not_filterable" if isinstance(name, str) and name in shown else "unknown_field"
         allowed = ", ".join(sorted(self._columns))
         raise Invalid(f"{self._resource.name} can be filtered by: {allowed}.", code=code, field=str(name)[:100])
 
@@ -167,11 +168,11 @@ class Filters:
         if isinstance(kind, Date | DateTime) and isinstance(value, str):
             day = self._day(column, value)
             if day is not None:
-                return self._edge(day, kind, operator)
+                return self._edge(day, kind, operator, field=column.key)
         if operator in {"contains", "starts_with", "has"}:
-            return validated(str, value, column.key)
+            return _text(value, column.key)
         if isinstance(kind, DateTime) and isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
-            return self._edge(validated(date, value, column.key), kind, operator)
+            return self._edge(validated(date, value, column.key), kind, operator, field=column.key)
         return validated(python_type(column), value, column.key)
 
     def _day(self, column: Column, text: str) -> date | None:
@@ -180,12 +181,12 @@ class Filters:
         except ValueError as error:
             raise Invalid(f"{error}.", code="invalid_value", field=column.key) from error
 
-    def _edge(self, day: date, kind: Any, operator: str) -> date | datetime:
+    def _edge(self, day: date, kind: Any, operator: str, *, field: str) -> date | datetime:
         if isinstance(kind, Date):
             return day
         if operator in {"gt", "lte"}:
             # "up to a day" includes that day, and "after a day" begins with the next.
-            return datetime.combine(day + timedelta(days=1), time(), self._zone) - timedelta(microseconds=1)
+            return datetime.combine(_next(day, field), time(), self._zone) - timedelta(microseconds=1)
         return datetime.combine(day, time(), self._zone)
 
     def _within(self, column: Column, value: Any) -> ColumnElement[bool]:
@@ -197,11 +198,25 @@ class Filters:
                 field=column.key,
             )
         kind = column.property.columns[0].type
-        edges: list[Any] = [*period]
-        if not isinstance(kind, Date):
-            edges = [datetime.combine(day, time(), self._zone) for day in period]
+        edges = period if isinstance(kind, Date) else [datetime.combine(day, time(), self._zone) for day in period]
         start, end = (self._bind(edge, kind) for edge in edges)
         return and_(column >= start, column < end)
+
+
+def _next(day: date, field: str) -> date:
+    if day.year not in range(1000, 3001):
+        raise Invalid("A day lies between the years 1000 and 3000.", code="invalid_value", field=field)
+    return day + timedelta(days=1)
+
+
+def _text(value: Any, field: str) -> str:
+    text = validated(str, value, field)
+    try:
+        # What no column can hold is in no record; blanks around it may be meant.
+        clean_text(text)
+    except ValueError as error:
+        raise Invalid(f"{error}.", code="invalid_value", field=field) from error
+    return str(text)
 
 
 def _escaped(text: str) -> str:

@@ -251,37 +251,25 @@ def _as_shown(columns: Sequence[Column]) -> list[Any]:
     return [cast(c, Text).label(c.key) if is_exact else c.label(c.key) for c, is_exact in zip(columns, exact, strict=True)]
 
 
-def row_as_json(resource: Resource, row: Any) -> dict[str, Any]:
-    """Return a loaded row as the JSON object a get would return."""
-    found = as_json([column.key for column in resource.shown()], [getattr(row, column.key) for column in resource.shown()])
-    for name, scale in _scales(resource):
-        # A default was never read back, so it does not have its column's places yet.
-        if found[name] is not None:
-            found[name] = f"{getattr(row, name):.{scale}f}"
-    return found
-
-
-@lru_cache(2_000)
-def _scales(resource: Resource) -> tuple[tuple[str, int], ...]:
-    kinds = ((column.key, column.property.columns[0].type) for column in resource.shown())
-    return tuple((name, kind.scale) for name, kind in kinds if isinstance(kind, Numeric) and kind.scale is not None)
-
-
 @lru_cache(2_000)
 def _columns(resource: Resource, fields: tuple[str, ...]) -> tuple[Column, ...]:
     shown = resource.shown()
     if not fields:
         return shown
     by_name = {column.key: column for column in shown}
+    if len(set(fields)) != len(fields):
+        raise Invalid("Name each field once.", field="fields")
     unknown = [name for name in fields if name not in by_name]
     if unknown:
         raise Invalid(f"{resource.name} has no field {unknown[0][:100]}.", code="unknown_field", field="fields")
-    return tuple(by_name[name] for name in dict.fromkeys(fields))
+    return tuple(by_name[name] for name in fields)
 
 
 @lru_cache(2_000)
 def _keys(resource: Resource, sort: tuple[str, ...]) -> tuple[_Key, ...]:
     declared = {column.key: column for column in resource.order}
+    if len({name.removeprefix("-") for name in sort}) != len(sort):
+        raise Invalid("Sort by each field once.", code="not_sortable", field="sort")
     keys: list[_Key] = []
     for name in sort:
         column = declared.get(name.removeprefix("-"))

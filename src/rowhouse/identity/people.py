@@ -94,7 +94,9 @@ async def open_account(session: AsyncSession, new: NewAccount, now: datetime) ->
     email_norm = normalise_email(new.email)
     # A person is seen by several workspaces, so the id must not tell when the first of them came.
     values = {"id": uuid4(), "email": new.email.strip(), "email_norm": email_norm, "name": new.name, "created_at": now}
-    await session.execute(insert(User).values(**values, status=UserStatus.ACTIVE.value, failed_count=0).on_conflict_do_nothing())
+    statement = insert(User).values(**values, status=UserStatus.ACTIVE.value, failed_count=0).on_conflict_do_nothing()
+    # Nobody can remember anything about a person who was not there.
+    await session.execute(statement.execution_options(announces=()))
     user = (await session.scalars(select(User).where(User.email_norm == email_norm).with_for_update())).one()
     if user.password_hash is None:
         user.password_hash = new.password_hash
@@ -137,4 +139,5 @@ async def belongs_only_to(session: AsyncSession, user_id: UUID, tenant_id: UUID)
 
 async def set_password(session: AsyncSession, user_id: UUID, password_hash: str) -> None:
     """Store a new password."""
-    await session.execute(update(User).where(User.id == user_id).values(password_hash=password_hash))
+    statement = update(User).where(User.id == user_id).values(password_hash=password_hash)
+    await session.execute(statement.execution_options(announces=(user_id,)))

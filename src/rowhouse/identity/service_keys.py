@@ -102,7 +102,8 @@ async def grant(database: Database, key_id: str, tenant_id: UUID, role: Role, *,
         values = {"role": role.value, "revoked_at": None}
         statement = insert(ServiceKeyGrant).values(service_key_id=row.id, tenant_id=tenant_id, **values)
         keys = [ServiceKeyGrant.service_key_id, ServiceKeyGrant.tenant_id]
-        await session.execute(statement.on_conflict_do_update(index_elements=keys, set_=values))
+        statement = statement.on_conflict_do_update(index_elements=keys, set_=values)
+        await session.execute(statement.execution_options(announces=(row.id,)))
         write_platform_audit(session, "service_key.grant", tenant_id, now, {"key_id": key_id, "role": role.value})
 
 
@@ -111,7 +112,8 @@ async def withdraw(database: Database, key_id: str, tenant_id: UUID, *, now: dat
     async with database.system() as session:
         row = await _row(session, key_id)
         mine = (ServiceKeyGrant.service_key_id == row.id, ServiceKeyGrant.tenant_id == tenant_id)
-        await session.execute(update(ServiceKeyGrant).where(*mine).values(revoked_at=now))
+        statement = update(ServiceKeyGrant).where(*mine).values(revoked_at=now)
+        await session.execute(statement.execution_options(announces=(row.id,)))
         write_platform_audit(session, "service_key.withdraw", tenant_id, now, {"key_id": key_id})
 
 

@@ -230,7 +230,7 @@ def _ranked(row: Sequence[Any], groups: list[_Group]) -> _Found:
 async def _read_rows(call: Call, build: Callable[[], Select[Any]], *kinds: Callable[[str], Any], **given: Any) -> list[Any]:
     """Return the rows of a statement whose every value is a named parameter; kinds: how each column is read."""
     values = {**_FIXED, **given}
-    shape = (_read_rows, *kinds, *sorted(given))
+    shape = (getattr(build, "func", build), *getattr(build, "args", ()), *kinds, *sorted(given))
     (lines,) = await call.read(Ask(shape, lambda: build().params(values), values))
     return [tuple(kind((value or b"").decode()) for kind, value in zip(kinds, line, strict=True)) for line in lines]
 
