@@ -103,9 +103,11 @@ async def test_a_bulk_statement_that_names_nobody_makes_everybody_forget_everyth
     opened = await enter(house.owner_email)
     await hearing.authenticate(with_cookie(opened.cookie))
     await hearing.tenant_by_slug(house.tenant.slug)
+    assert len(hearing.remembered._kept) == 2
     async with database.people() as session:
         await session.execute(update(User).where(User.id == opened.user_id).values(name="Ada"))
     await until(lambda: not hearing.remembered._kept)
+    assert hearing.remembered._kept == {}
 
 
 async def test_what_is_rolled_back_is_not_told(house, enter, hearing, database):
